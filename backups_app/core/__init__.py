@@ -1,0 +1,1 @@
+"""The backup engine: consistent snapshots, proven archives, strict reading. No Django inside."""

@@ -1,0 +1,95 @@
+"""Recovery without Django: ``python -m backups_app.core restore|inspect ARCHIVE``.
+
+Needs no settings and no catalogue; a manifest beside the archive is used when there is one.
+Exit codes are those of ``manage.py backup``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from .errors import BackupError, VerificationError
+from .extract import Inspection, extract_file, inspect_file
+from .progress import Watch
+from .terminal import cancel_on_signal, printable, progress_bar
+from .verify import failures, reason_of
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb and return its exit code; every known failure is one readable message."""
+    options = _parser().parse_args(arguments)
+    try:
+        with cancel_on_signal() as is_cancelled, progress_bar(options.archive.name) as on_progress:
+            watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled)
+            if options.verb == "restore":
+                inspection = extract_file(options.archive, options.to, watch=watch)
+            else:
+                with tempfile.TemporaryDirectory(prefix="walsafe-", dir=options.scratch) as scratch:
+                    inspection = inspect_file(options.archive, scratch=Path(scratch), watch=watch)
+        _print(inspection, is_json=options.json)
+        if options.verb == "restore" and not options.json:
+            print(f"restored to {printable(str(options.to))}")
+        if failures(inspection.checks):
+            raise VerificationError(
+                f"The archive is not good: {reason_of(inspection.checks)}", "Use another copy or an older backup."
+            )
+    except BackupError as exc:
+        print(f"Error: {printable(exc.message)}", file=sys.stderr)
+        if exc.hint:
+            print(f"Hint: {printable(exc.hint)}", file=sys.stderr)
+        return exc.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m backups_app.core", description=__doc__)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="restore|inspect")
+    restore = verbs.add_parser("restore", help="write the database of an archive to a new file")
+    inspect = verbs.add_parser("inspect", help="say what an archive holds and whether it is whole")
+    for verb in (restore, inspect):
+        verb.add_argument("archive", type=Path, metavar="ARCHIVE")
+        verb.add_argument("--json", action="store_true", help="print one JSON document")
+    restore.add_argument("--to", type=Path, metavar="FILE", required=True, help="the new file; it must not exist")
+    inspect.add_argument("--scratch", type=Path, metavar="FOLDER", help="where to unpack (default: the system's)")
+    return parser
+
+
+def _print(inspection: Inspection, *, is_json: bool) -> None:
+    manifest, census = inspection.manifest, inspection.census
+    if is_json:
+        document = {
+            "bytes": inspection.bytes,
+            "sha256": inspection.sha256,
+            "archive_bytes": inspection.archive_bytes,
+            "archive_sha256": inspection.archive_sha256,
+            "manifest": None if manifest is None else json.loads(manifest.to_bytes()),
+            "census": None if census is None else census.as_dict(),
+            "checks": [check.as_dict() for check in inspection.checks],
+        }
+        print(json.dumps(document, indent=2))
+        return
+    if manifest is not None:
+        print(f"database  {printable(manifest.database)}")
+        print(f"taken     {manifest.taken_at.isoformat()}")
+        print(f"backup    {printable(manifest.id)}")
+    print(f"size      {inspection.bytes:,} bytes, stored as {inspection.archive_bytes:,}")
+    print(f"sha256    {inspection.sha256}")
+    for check in inspection.checks:
+        print(f"{'ok    ' if check.ok else 'FAILED'}    {check.name}: {printable(check.evidence)}")
+    if census is not None:
+        for table, rows in census.tables.items():
+            print(f"{rows:>12,}  {printable(table)}")
+    if manifest is None:
+        print(
+            "Warning: there is no manifest beside the archive. It is whole and sound, "
+            "but nothing proves who made it or that no row is missing.",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,273 @@
+"""The stored form of a snapshot: one zstd frame, streamed in constant memory.
+
+Writing and reading are chains of byte iterators, so that a layer (age encryption) is one more
+iterator between the compressor and the file. ``zstd -d`` restores an archive without us.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from .errors import VerificationError, translated
+from .files import create_private_file
+from .progress import Watch
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+SUFFIX = ".sqlite3.zst"
+
+CHUNK_BYTES = 1 << 20
+"""Piece size of all streaming: large enough for speed, small enough for constant memory."""
+
+_SYNC_EVERY_BYTES = 32 << 20
+
+# Header bytes that differ between equal databases: the WAL flag, the change counter, the schema
+# cookie, and the version fields (https://sqlite.org/fileformat2.html, section 1.3).
+_VOLATILE_HEADER = ((18, 20), (24, 28), (40, 44), (92, 100))
+_HEADER_BYTES = 100
+
+
+class ContentDigest:
+    """SHA-256 of a database file with its volatile header bytes zeroed.
+
+    Equal for two snapshots of the same content, whatever the checkpoint state or the copying
+    method; the plain SHA-256 of the file is not.
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._head: bytearray | None = bytearray()
+
+    def update(self, piece: bytes) -> None:
+        """Take the next bytes of the file."""
+        if self._head is None:
+            self._digest.update(piece)
+            return
+        self._head += piece
+        if len(self._head) >= _HEADER_BYTES:
+            self._flush_head()
+
+    def _flush_head(self) -> None:
+        if self._head is None:
+            return
+        for start, end in _VOLATILE_HEADER:
+            if len(self._head) >= end:
+                self._head[start:end] = bytes(end - start)
+        self._digest.update(self._head)
+        self._head = None
+
+    def hexdigest(self) -> str:
+        """The digest as 64 hex digits; no update may follow."""
+        self._flush_head()
+        return self._digest.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenArchive:
+    """An archive just written, and the digests of what went into it."""
+
+    path: Path
+    archive_bytes: int
+    archive_sha256: str
+    """SHA-256 of the stored file."""
+    content_bytes: int
+    sha256: str
+    """SHA-256 of the database file inside."""
+    content_sha256: str
+    """:class:`ContentDigest` of the database file inside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadArchive:
+    """What one complete reading of a stored archive found."""
+
+    archive_bytes: int
+    archive_sha256: str
+    content_bytes: int
+    sha256: str
+    damage: VerificationError | None
+    """Why the stored bytes are not a whole archive; the digest of the stored bytes holds anyway."""
+
+
+def read_chunks(stream: BinaryIO, *, phase: str, total_bytes: int, watch: Watch) -> Iterator[bytes]:
+    """The bytes of ``stream`` in pieces, reporting each to ``watch``."""
+    done_bytes = 0
+    while piece := stream.read(CHUNK_BYTES):
+        done_bytes += len(piece)
+        watch.report(phase, done_bytes, total_bytes)
+        yield piece
+
+
+def compress(pieces: Iterator[bytes], *, level: int, workers: int, size_bytes: int) -> Iterator[bytes]:
+    """One zstd frame with content size and checksum."""
+    parameter = zstd.CompressionParameter
+    compressor = zstd.ZstdCompressor(
+        options={
+            parameter.compression_level: level,
+            parameter.nb_workers: workers,
+            parameter.checksum_flag: 1,
+        }
+    )
+    compressor.set_pledged_input_size(size_bytes)
+    for piece in pieces:
+        if compressed := compressor.compress(piece):
+            yield compressed
+    yield compressor.flush()
+
+
+def decompress(pieces: Iterator[bytes], *, limit_bytes: int) -> Iterator[bytes]:
+    """The content of one or more zstd frames, never more than ``limit_bytes`` of it.
+
+    Raises:
+        VerificationError: the stream is not zstd, is damaged, ends early, goes on after its end,
+            or holds more than the limit.
+    """
+    decompressor: zstd.ZstdDecompressor | None = None
+    done_bytes = 0
+    has_frame = False
+    for piece in pieces:
+        pending = piece
+        while pending or (decompressor is not None and not decompressor.needs_input):
+            if decompressor is None:
+                decompressor = zstd.ZstdDecompressor()
+            try:
+                content = decompressor.decompress(pending, max_length=CHUNK_BYTES)
+            except zstd.ZstdError as exc:
+                raise VerificationError(
+                    f"The archive is damaged: {exc}.", "Use another copy, or an older verified backup."
+                ) from exc
+            done_bytes += len(content)
+            if done_bytes > limit_bytes:
+                raise VerificationError(
+                    f"The archive holds more than the {limit_bytes:,} bytes it should.",
+                    "Treat it as foreign: it is not what was stored.",
+                )
+            if content:
+                yield content
+            pending = b""
+            if decompressor.eof:
+                pending, decompressor = decompressor.unused_data, None
+                has_frame = True
+    if decompressor is not None or not has_frame:
+        raise VerificationError(
+            "The archive is truncated: it ends in the middle.", "Use another copy, or an older verified backup."
+        )
+
+
+def write_archive(
+    snapshot: Path, destination: Path, *, watch: Watch, level: int = 1, workers: int = 2
+) -> WrittenArchive:
+    """Compress ``snapshot`` (a file that nobody writes) into the new private file ``destination``.
+
+    The archive is synced to disk when this returns, and removed when this fails. Memory stays
+    constant. ``destination`` still has to be published under its final name.
+
+    Raises:
+        DiskFullError, BackupError: from the disk. CancelledError, DeadlineError: from ``watch``.
+    """
+    plain, content, stored = hashlib.sha256(), ContentDigest(), hashlib.sha256()
+    content_bytes = snapshot.stat().st_size
+
+    def hashed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            plain.update(piece)
+            content.update(piece)
+            yield piece
+
+    with translated(f"writing the archive {destination.name}"):
+        descriptor = create_private_file(destination)
+        try:
+            with open(descriptor, "wb", buffering=0) as target, open(snapshot, "rb", buffering=0) as source:
+                pieces = hashed(read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch))
+                archive_bytes = unsynced_bytes = 0
+                for piece in compress(pieces, level=level, workers=workers, size_bytes=content_bytes):
+                    stored.update(piece)
+                    write_all(target, piece)
+                    archive_bytes += len(piece)
+                    unsynced_bytes += len(piece)
+                    if unsynced_bytes >= _SYNC_EVERY_BYTES:
+                        os.fdatasync(target.fileno())
+                        unsynced_bytes = 0
+                os.fsync(target.fileno())
+        except BaseException:
+            destination.unlink(missing_ok=True)
+            raise
+    return WrittenArchive(
+        path=destination,
+        archive_bytes=archive_bytes,
+        archive_sha256=stored.hexdigest(),
+        content_bytes=content_bytes,
+        sha256=plain.hexdigest(),
+        content_sha256=content.hexdigest(),
+    )
+
+
+def write_all(target: BinaryIO, piece: bytes) -> None:
+    """Write every byte to an unbuffered file, also when the system takes them in parts."""
+    view = memoryview(piece)
+    while view:
+        written = target.write(view)
+        view = view[written or 0 :]
+
+
+def read_archive(
+    stored: BinaryIO,
+    *,
+    limit_bytes: int,
+    total_bytes: int,
+    watch: Watch,
+    phase: str = "read back",
+    keep: Callable[[bytes], object] | None = None,
+) -> ReadArchive:
+    """Read a stored archive to its last byte and hash both what is stored and what is inside.
+
+    ``keep`` receives the decompressed bytes, which are **not proven** until the digests have been
+    compared. ``total_bytes`` is for progress only.
+
+    Raises:
+        UnreachableError: from a store that cannot be read.
+        CancelledError, DeadlineError: from ``watch``. Whatever ``keep`` raises.
+    """
+    outer, inner = hashlib.sha256(), hashlib.sha256()
+    archive_bytes = content_bytes = 0
+    damage: VerificationError | None = None
+
+    def hashed() -> Iterator[bytes]:
+        nonlocal archive_bytes
+        for piece in read_chunks(stored, phase=phase, total_bytes=total_bytes, watch=watch):
+            archive_bytes += len(piece)
+            outer.update(piece)
+            yield piece
+
+    pieces = hashed()
+    contents = decompress(pieces, limit_bytes=limit_bytes)
+    while True:
+        try:
+            content = next(contents, None)
+        except VerificationError as exc:
+            damage = exc
+            break
+        if content is None:
+            break
+        inner.update(content)
+        content_bytes += len(content)
+        if keep is not None:
+            keep(content)
+    for _ in pieces:  # after damage: the digest of the stored bytes is evidence too
+        pass
+    return ReadArchive(
+        archive_bytes=archive_bytes,
+        archive_sha256=outer.hexdigest(),
+        content_bytes=content_bytes,
+        sha256=inner.hexdigest(),
+        damage=damage,
+    )

@@ -1,0 +1,209 @@
+"""The facts of a database: what a copy of it must hold.
+
+A census is counted in the source, inside the read transaction that the snapshot is taken in,
+and again in the snapshot. Two equal censuses are what ``integrity_check`` cannot give: proof
+that no table was lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from .errors import VerificationError
+from .progress import Watch
+
+# Stored virtual tables whose rows can be counted without running foreign code.
+_COUNTABLE_MODULES = frozenset({"fts3", "fts4", "fts5", "rtree", "rtree_i32", "geopoly"})
+_VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\s+TABLE\b.*?\bUSING\s+[\"'`\[]?(\w+)", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Census:
+    """Facts counted in one database at one instant."""
+
+    tables: dict[str, int]
+    """Rows per table, SQLite's own ``sqlite_*`` tables left out."""
+    uncounted: tuple[str, ...] = ()
+    """Virtual tables whose module is not available here; their stored rows are in ``tables``."""
+    schema_sha256: str
+    page_size: int
+    page_count: int
+    encoding: str
+    user_version: int
+    application_id: int
+    auto_vacuum: int
+    migrations: tuple[tuple[str, str], ...] = ()
+    """Applied Django migrations as ``(app, name)``, sorted; empty without the table."""
+    superusers: int | None = None
+    """Active superusers with a usable password; ``None`` when the database holds no users."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in all tables together."""
+        return sum(self.tables.values())
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the database file in bytes."""
+        return self.page_size * self.page_count
+
+    def as_dict(self) -> dict[str, Any]:
+        """The census as JSON types, for the manifest and the catalogue."""
+        facts = asdict(self)
+        facts["uncounted"] = list(self.uncounted)
+        facts["migrations"] = [list(each) for each in self.migrations]
+        return facts
+
+    @classmethod
+    def from_dict(cls, facts: dict[str, Any]) -> Census:
+        """Read what :meth:`as_dict` wrote.
+
+        Raises:
+            VerificationError: a fact is missing or has the wrong type.
+        """
+        try:
+            return cls(
+                tables={str(name): int(rows) for name, rows in facts["tables"].items()},
+                uncounted=tuple(str(name) for name in facts["uncounted"]),
+                schema_sha256=str(facts["schema_sha256"]),
+                page_size=int(facts["page_size"]),
+                page_count=int(facts["page_count"]),
+                encoding=str(facts["encoding"]),
+                user_version=int(facts["user_version"]),
+                application_id=int(facts["application_id"]),
+                auto_vacuum=int(facts["auto_vacuum"]),
+                migrations=tuple((str(app), str(name)) for app, name in facts["migrations"]),
+                superusers=None if facts["superusers"] is None else int(facts["superusers"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise VerificationError(
+                "The census in the manifest is not readable.", "Treat the manifest as altered."
+            ) from exc
+
+    def differences(self, other: Census) -> list[str]:
+        """What ``other`` has differently, one readable line each; empty when equal."""
+        lines: list[str] = []
+        for name in sorted(self.tables.keys() | other.tables.keys()):
+            ours, theirs = self.tables.get(name), other.tables.get(name)
+            if ours != theirs:
+                lines.append(f"table {name}: {_count(ours)} expected, {_count(theirs)} found")
+        mine, yours = self.as_dict(), other.as_dict()
+        for fact in mine:
+            if fact != "tables" and mine[fact] != yours[fact]:
+                lines.append(f"{fact.replace('_', ' ')}: {mine[fact]} expected, {yours[fact]} found")
+        return lines
+
+    def empty_tables(self, required: tuple[str, ...]) -> list[str]:
+        """Those of the ``required`` tables that are missing or hold no row."""
+        return [name for name in required if not self.tables.get(name)]
+
+
+def _count(rows: int | None) -> str:
+    return "no table" if rows is None else f"{rows} rows"
+
+
+def quoted(name: str) -> str:
+    """An identifier for use in SQL text."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def take_census(connection: sqlite3.Connection, *, watch: Watch) -> Census:
+    """Count the facts of the database on ``connection``, in one read transaction.
+
+    The caller holds the transaction open, or reads a file that nobody writes.
+
+    Raises:
+        sqlite3.Error: a table cannot be read.
+        CancelledError, DeadlineError: from ``watch``.
+    """
+    with watch.over(connection):
+        schema = connection.execute(
+            "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name, tbl_name"
+        ).fetchall()
+        tables: dict[str, int] = {}
+        uncounted: list[str] = []
+        for kind, name, _, sql in schema:
+            if kind != "table" or name.lower().startswith("sqlite_"):
+                continue
+            rows = _count_rows(connection, name, sql or "")
+            if rows is None:
+                uncounted.append(name)
+            else:
+                tables[name] = rows
+        return Census(
+            tables=tables,
+            uncounted=tuple(sorted(uncounted)),
+            schema_sha256=_schema_digest(schema),
+            page_size=_pragma_int(connection, "page_size"),
+            page_count=_pragma_int(connection, "page_count"),
+            encoding=str(_pragma(connection, "encoding")),
+            user_version=_pragma_int(connection, "user_version"),
+            application_id=_pragma_int(connection, "application_id"),
+            auto_vacuum=_pragma_int(connection, "auto_vacuum"),
+            migrations=_migrations(connection, tables),
+            superusers=_superusers(connection, tables),
+        )
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> object:
+    return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+
+def _pragma_int(connection: sqlite3.Connection, name: str) -> int:
+    return int(str(_pragma(connection, name)))
+
+
+def _schema_digest(schema: list[tuple[str, str, str, str | None]]) -> str:
+    text = json.dumps(schema, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _count_rows(connection: sqlite3.Connection, name: str, sql: str) -> int | None:
+    virtual = _VIRTUAL.match(sql)
+    statement = f"SELECT count(*) FROM {quoted(name)}"  # noqa: S608 - the name is quoted
+    if virtual is None:
+        return int(connection.execute(statement).fetchone()[0])
+    if virtual.group(1).lower() not in _COUNTABLE_MODULES:
+        return None
+    try:
+        return int(connection.execute(statement).fetchone()[0])
+    except sqlite3.OperationalError as exc:
+        # A module that this SQLite lacks, or an external-content table whose content is gone.
+        # Its shadow tables are counted like any table, so nothing is lost from the proof.
+        if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            raise
+        return None
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    return {str(row[1]) for row in connection.execute(f"PRAGMA table_info({quoted(table)})")}
+
+
+def _migrations(connection: sqlite3.Connection, tables: dict[str, int]) -> tuple[tuple[str, str], ...]:
+    if "django_migrations" not in tables or not {"app", "name"} <= _columns(connection, "django_migrations"):
+        return ()
+    found = connection.execute("SELECT DISTINCT app, name FROM django_migrations ORDER BY app, name")
+    return tuple((str(app), str(name)) for app, name in found)
+
+
+def _superusers(connection: sqlite3.Connection, tables: dict[str, int]) -> int | None:
+    """Count the people who can administer the site, in each table shaped like Django's user model."""
+    needed = {"is_superuser", "is_active", "password"}
+    # A custom user model lives in a table of its own; Django's default name is the common case.
+    candidates = ["auth_user"] if "auth_user" in tables else sorted(tables)
+    found: int | None = None
+    for table in candidates:
+        if not needed <= _columns(connection, table):
+            continue
+        # A password that starts with "!" is unusable (django.contrib.auth.hashers).
+        statement = (
+            f"SELECT count(*) FROM {quoted(table)} "  # noqa: S608 - the name is quoted
+            "WHERE is_superuser AND is_active AND password <> '' AND password NOT LIKE '!%'"
+        )
+        found = (found or 0) + int(connection.execute(statement).fetchone()[0])
+    return found

@@ -1,0 +1,202 @@
+"""An archive back into a new database file: whole and proven, or not there at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from . import archive as archives
+from . import manifest as manifests
+from .archive import read_archive, write_all
+from .census import Census, take_census
+from .errors import InputError, NotFoundError, UnreachableError, VerificationError, translated
+from .files import create_private_file, publish_new_file, refuse_existing
+from .manifest import Manifest
+from .progress import Watch
+from .sqlite import open_snapshot
+from .verify import Check, OpenStored, check_database, failures, reason_of, unpack, verify_full
+
+
+def extract_archive(open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: Watch) -> list[Check]:
+    """Write the database of a stored archive to the new file ``target`` (mode 0600).
+
+    The content goes to a temporary file beside the target, all digests are compared and the
+    structure is checked; only then does it get its name. Returns the checks, all ok.
+
+    Raises:
+        RefusedError: the target, or a sidecar file of it, exists. It is not touched.
+        VerificationError: the archive is not what the manifest says. Nothing is left behind.
+        UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError: likewise.
+    """
+    with _temporary_beside(target) as temporary:
+        checks = unpack(open_stored, manifest, temporary, watch=watch)
+        if not failures(checks):
+            checks += check_database(temporary, expected=manifest.census, is_thorough=False, watch=watch)
+        _refuse_failures(checks)
+        publish_new_file(temporary, target)
+    return checks
+
+
+@contextmanager
+def _temporary_beside(target: Path) -> Iterator[Path]:
+    """A free name in the target's folder, on the same file system; whatever is there is removed."""
+    if not target.parent.is_dir():
+        raise NotFoundError(f"The folder {target.parent} does not exist.", "Create it first.")
+    refuse_existing(target)
+    temporary = target.parent / f".{secrets.token_hex(8)}.partial"
+    try:
+        yield temporary
+    finally:
+        with translated("removing the temporary file"):
+            temporary.unlink(missing_ok=True)
+
+
+def _refuse_failures(checks: list[Check]) -> None:
+    if failures(checks):
+        raise VerificationError(
+            f"The archive cannot be trusted ({reason_of(checks)}).",
+            "Nothing was written. Use another copy, or an older verified backup.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What an archive file holds, read without a catalogue."""
+
+    archive_bytes: int
+    archive_sha256: str
+    bytes: int
+    sha256: str
+    manifest: Manifest | None
+    """The manifest beside the archive; ``None`` when there is none."""
+    census: Census | None
+    checks: list[Check]
+
+
+def manifest_beside(archive: Path) -> Manifest | None:
+    """The manifest stored beside an archive file, ``None`` when there is none.
+
+    Raises:
+        VerificationError: there is one and it cannot be trusted.
+    """
+    name = archive.name.removesuffix(".age").removesuffix(archives.SUFFIX) + manifests.SUFFIX
+    path = archive.with_name(name)
+    try:
+        with open(path, "rb") as stream:
+            return Manifest.from_bytes(stream.read(manifests.MAX_BYTES + 1))
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise UnreachableError(f"The manifest {path} cannot be read.", "Check its permissions.") from exc
+
+
+@contextmanager
+def open_archive_file(archive: Path) -> Iterator[BinaryIO]:
+    """Open a stored archive file for reading; reading errors become ``UnreachableError``.
+
+    Raises:
+        NotFoundError, InputError: no regular file is there.
+    """
+    if archive.is_dir() or (archive.exists() and not archive.is_file()):
+        raise InputError(f"{archive} is not a file.", "Give the path of an archive.")
+    try:
+        with open(archive, "rb", buffering=0) as stream:
+            yield stream
+    except FileNotFoundError as exc:
+        raise NotFoundError(f"There is no archive at {archive}.", "Check the path.") from exc
+    except OSError as exc:
+        raise UnreachableError(f"The archive {archive} cannot be read: {exc.strerror}.", "Check the disk.") from exc
+
+
+def extract_file(archive: Path, target: Path, *, watch: Watch) -> Inspection:
+    """Restore an archive file to the new file ``target`` without any catalogue.
+
+    With a manifest beside the archive, everything in it is proven. Without one, the archive must
+    be whole (zstd checksum) and hold a sound database; that it is complete and who made it are
+    then not proven, and the caller should say so.
+
+    Raises: as :func:`extract_archive`.
+    """
+    manifest = manifest_beside(archive)
+    if manifest is not None:
+        checks = extract_archive(lambda: open_archive_file(archive), manifest, target, watch=watch)
+        return _inspected(manifest, checks)
+    with _temporary_beside(target) as temporary:
+        inspection = _unpack_foreign(archive, temporary, watch=watch)
+        _refuse_failures(inspection.checks)
+        publish_new_file(temporary, target)
+    return inspection
+
+
+def inspect_file(archive: Path, *, scratch: Path, watch: Watch) -> Inspection:
+    """Unpack an archive file into ``scratch`` (a private folder), check it, and remove it again.
+
+    Raises: as :func:`extract_archive`, but for what the checks find.
+    """
+    manifest = manifest_beside(archive)
+    if manifest is not None:
+        checks = verify_full(
+            lambda: open_archive_file(archive),
+            manifest,
+            required_tables=manifest.required_tables,
+            scratch=scratch,
+            watch=watch,
+        )
+        return _inspected(manifest, checks)
+    unpacked = scratch / "inspect.sqlite3"
+    try:
+        return _unpack_foreign(archive, unpacked, watch=watch)
+    finally:
+        unpacked.unlink(missing_ok=True)
+
+
+def _inspected(manifest: Manifest, checks: list[Check]) -> Inspection:
+    return Inspection(
+        archive_bytes=manifest.archive_bytes,
+        archive_sha256=manifest.archive_sha256,
+        bytes=manifest.bytes,
+        sha256=manifest.sha256,
+        manifest=manifest,
+        census=manifest.census,
+        checks=checks,
+    )
+
+
+def _unpack_foreign(archive: Path, target: Path, *, watch: Watch) -> Inspection:
+    """Unpack an archive that has no manifest; its size is bounded by the free disk space."""
+    with translated("unpacking the archive"):
+        limit_bytes = shutil.disk_usage(target.parent).free
+        with open_archive_file(archive) as stored, open(create_private_file(target), "wb", buffering=0) as file:
+            read = read_archive(
+                stored,
+                limit_bytes=limit_bytes,
+                total_bytes=archive.stat().st_size,
+                watch=watch,
+                phase="unpack",
+                keep=lambda content: write_all(file, content),
+            )
+            os.fsync(file.fileno())
+    census = None
+    if read.damage is not None:
+        checks = [Check(name="decompression", ok=False, evidence=read.damage.message)]
+    else:
+        checks = [Check(name="decompression", ok=True, evidence="one whole zstd stream, checksum correct")]
+        checks += check_database(target, expected=None, is_thorough=True, watch=watch)
+        if not failures(checks) and read.content_bytes:
+            with translated("reading the unpacked database"), open_snapshot(target) as connection:
+                census = take_census(connection, watch=watch)
+    return Inspection(
+        archive_bytes=read.archive_bytes,
+        archive_sha256=read.archive_sha256,
+        bytes=read.content_bytes,
+        sha256=read.sha256,
+        manifest=None,
+        census=census,
+        checks=checks,
+    )

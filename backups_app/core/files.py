@@ -1,0 +1,171 @@
+"""Plain files: private scratch folders that clean up after the dead, and durable publishing.
+
+Nothing here ever touches a live database.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import DiskFullError, RefusedError, translated
+from .sqlite import SIDECAR_SUFFIXES, sidecar
+
+_LOCK_SUFFIX = ".lock"
+
+
+def create_private_folder(path: Path) -> Path:
+    """Create ``path`` and its missing parents as mode 0700; an existing folder is left as it is."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path
+
+
+def create_private_file(path: Path) -> int:
+    """Create ``path`` exclusively with mode 0600 and return its descriptor.
+
+    Raises:
+        FileExistsError: something is there already, a dangling link included.
+    """
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def file_lock(path: Path, *, blocking: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on a lock file; yields whether it was got.
+
+    The kernel frees it when the process ends, however it ends.
+    """
+    create_private_folder(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def scratch_folder(root: Path, token: str) -> Iterator[Path]:
+    """A private folder for one piece of work, removed on every way out.
+
+    A lock file beside it is held meanwhile, so that :func:`sweep_scratch` knows the living from
+    the dead, also after ``kill -9`` and when a process id is used again.
+    """
+    create_private_folder(root)
+    folder = root / token
+    lock = root / (token + _LOCK_SUFFIX)
+    with file_lock(lock):
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def is_scratch_in_use(root: Path, token: str) -> bool:
+    """Whether the process that owns this scratch folder still lives."""
+    lock = root / (token + _LOCK_SUFFIX)
+    if not lock.exists():
+        return False
+    with file_lock(lock, blocking=False) as is_ours:
+        return not is_ours
+
+
+def sweep_scratch(root: Path) -> list[str]:
+    """Remove the scratch folders of dead processes; returns their tokens."""
+    swept: list[str] = []
+    if not root.is_dir():
+        return swept
+    for lock in root.glob("*" + _LOCK_SUFFIX):
+        token = lock.name.removesuffix(_LOCK_SUFFIX)
+        with file_lock(lock, blocking=False) as is_ours:
+            if is_ours:
+                shutil.rmtree(root / token, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+                swept.append(token)
+    return swept
+
+
+def require_free_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:
+    """Refuse early when ``folder``'s file system cannot hold ``needed_bytes`` more.
+
+    Raises:
+        DiskFullError: with both figures.
+    """
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise DiskFullError(
+            f"There is not enough free disk space for {purpose}: {needed_bytes:,} bytes are needed, "
+            f"{free_bytes:,} are free.",
+            f"Free {needed_bytes - free_bytes:,} bytes on the disk of the scratch folder, or move BACKUPS_HOME.",
+        )
+
+
+def refuse_existing(target: Path) -> None:
+    """Refuse a target that exists, or beside which files lie that SQLite would take for its own.
+
+    Raises:
+        RefusedError: nothing was changed.
+    """
+    if os.path.lexists(target):
+        raise RefusedError(f"{target} exists already; it was not touched.", "Choose a new file name.")
+    for suffix in SIDECAR_SUFFIXES:
+        if os.path.lexists(sidecar(target, suffix)):
+            raise RefusedError(
+                f"{sidecar(target, suffix)} exists; SQLite would replay it into the new file.",
+                "Move that left-over file away, or choose another name.",
+            )
+
+
+def publish_new_file(temporary: Path, target: Path) -> None:
+    """Give a complete, synced file its final name, durably, never over an existing one.
+
+    Both are on one file system. The link is atomic: the target is whole or absent.
+
+    Raises:
+        RefusedError: the target exists.
+    """
+    with translated(f"publishing {target.name}"):
+        try:
+            os.link(temporary, target)
+        except FileExistsError as exc:
+            raise RefusedError(f"{target} exists already; it was not touched.", "Choose a new file name.") from exc
+        except OSError as exc:
+            if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+            _rename_new(temporary, target)  # a file system without hard links
+        else:
+            temporary.unlink()
+        sync_folder(target.parent)
+
+
+def _rename_new(temporary: Path, target: Path) -> None:
+    try:
+        os.close(create_private_file(target))  # reserves the name
+    except FileExistsError as exc:
+        raise RefusedError(f"{target} exists already; it was not touched.", "Choose a new file name.") from exc
+    try:
+        temporary.replace(target)
+    except OSError:
+        with suppress(OSError):
+            target.unlink()
+        raise

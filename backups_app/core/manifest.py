@@ -1,0 +1,193 @@
+"""The small file beside each archive that says what the archive must hold.
+
+Canonical JSON: UTF-8, keys sorted, no spaces, no floats, one object with a mandatory ``type``.
+Reading is strict: a manifest that is not byte for byte what we would write is refused, so its
+digest can stand for its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from .census import Census
+from .errors import VerificationError
+
+SUFFIX = ".manifest.json"
+TYPE = "django-walsafe/backup"
+FORMAT = 1
+MAX_BYTES = 32 << 20
+"""Largest manifest that is read: a census of 65,000 tables fits many times."""
+
+
+def canonical(document: Any) -> bytes:
+    """The one spelling of a JSON document.
+
+    Raises:
+        ValueError: it holds a float that is not finite.
+    """
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "surrogatepass")
+
+
+def utc_text(moment: datetime) -> str:
+    """ISO 8601 in UTC with microseconds and a ``Z``."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything needed to prove an archive and to rebuild its catalogue row."""
+
+    id: str
+    database: str
+    identity: str
+    """Identity of the database under care: survives renames and moves."""
+    created_at: datetime
+    taken_at: datetime
+    trigger: str
+    archive_name: str
+    archive_bytes: int
+    archive_sha256: str
+    compression: str = "zstd"
+    encryption: str | None = None
+    bytes: int
+    sha256: str
+    content_sha256: str
+    census: Census
+    journal_mode: str
+    method: str
+    required_tables: tuple[str, ...] = ()
+    previous: str | None = None
+    """SHA-256 of the previous manifest of the chain."""
+    software: dict[str, str] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """The canonical file content."""
+        return canonical(
+            {
+                "type": TYPE,
+                "format": FORMAT,
+                "id": self.id,
+                "database": self.database,
+                "identity": self.identity,
+                "created_at": utc_text(self.created_at),
+                "taken_at": utc_text(self.taken_at),
+                "trigger": self.trigger,
+                "archive": {
+                    "name": self.archive_name,
+                    "bytes": self.archive_bytes,
+                    "sha256": self.archive_sha256,
+                    "compression": self.compression,
+                    "encryption": self.encryption,
+                },
+                "snapshot": {
+                    "bytes": self.bytes,
+                    "sha256": self.sha256,
+                    "content_sha256": self.content_sha256,
+                    "journal_mode": self.journal_mode,
+                    "method": self.method,
+                },
+                "census": self.census.as_dict(),
+                "required_tables": list(self.required_tables),
+                "previous": self.previous,
+                "software": self.software,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Manifest:
+        """Read a manifest file strictly.
+
+        Raises:
+            VerificationError: it is too large, not canonical JSON, of another type or format, or
+                lacks a field.
+        """
+        document = _parse(content)
+        if document.get("type") != TYPE:
+            raise _unreadable(f"its type is not {TYPE}")
+        if document.get("format") != FORMAT:
+            raise _unreadable(f"its format is {document.get('format')!r}, this version reads {FORMAT}")
+        try:
+            archive, snapshot = document["archive"], document["snapshot"]
+            manifest = cls(
+                id=_text(document["id"]),
+                database=_text(document["database"]),
+                identity=_text(document["identity"]),
+                created_at=_moment(document["created_at"]),
+                taken_at=_moment(document["taken_at"]),
+                trigger=_text(document["trigger"]),
+                archive_name=_text(archive["name"]),
+                archive_bytes=_size(archive["bytes"]),
+                archive_sha256=_digest(archive["sha256"]),
+                compression=_text(archive["compression"]),
+                encryption=None if archive["encryption"] is None else _text(archive["encryption"]),
+                bytes=_size(snapshot["bytes"]),
+                sha256=_digest(snapshot["sha256"]),
+                content_sha256=_digest(snapshot["content_sha256"]),
+                census=Census.from_dict(document["census"]),
+                journal_mode=_text(snapshot["journal_mode"]),
+                method=_text(snapshot["method"]),
+                required_tables=tuple(_text(name) for name in document["required_tables"]),
+                previous=None if document["previous"] is None else _digest(document["previous"]),
+                software={_text(key): _text(value) for key, value in document["software"].items()},
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise _unreadable(f"a field is missing or malformed ({exc})") from exc
+        if manifest.to_bytes() != content:
+            raise _unreadable("it is not in canonical form")
+        return manifest
+
+
+def digest(content: bytes) -> str:
+    """SHA-256 of a manifest's exact bytes, as 64 hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _unreadable(why: str) -> VerificationError:
+    return VerificationError(f"The manifest cannot be trusted: {why}.", "Treat it as altered.")
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    if len(content) > MAX_BYTES:
+        raise _unreadable(f"it is larger than {MAX_BYTES:,} bytes")
+    try:
+        document = json.loads(content.decode("utf-8", "surrogatepass"), parse_float=_no_float, parse_constant=_no_float)
+    except (ValueError, RecursionError) as exc:
+        raise _unreadable("it is not JSON") from exc
+    if not isinstance(document, dict):
+        raise _unreadable("it is not a JSON object")
+    return cast("dict[str, Any]", document)
+
+
+def _no_float(text: str) -> float:
+    raise ValueError(f"unexpected number {text}")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a text was expected")
+    return value
+
+
+def _size(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError("a size was expected")
+    return value
+
+
+def _digest(value: object) -> str:
+    text = _text(value)
+    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
+        raise ValueError("a SHA-256 digest was expected")
+    return text
+
+
+def _moment(value: object) -> datetime:
+    moment = datetime.fromisoformat(_text(value))
+    if moment.tzinfo is None:
+        raise ValueError("a time with its zone was expected")
+    return moment

@@ -1,0 +1,77 @@
+"""How the command line edges show progress and take Ctrl-C: on stderr, and only on a terminal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from .progress import ProgressCallback
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[ProgressCallback | None]:
+    """A bar with phase, percent, speed and time left; ``None`` when stderr is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def show(phase: str, done_bytes: int, total_bytes: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bar.add_task(f"{printable(label)}: {phase}", total=total_bytes or None)
+            bar.update(tasks[phase], completed=done_bytes, total=total_bytes or None)
+
+        yield show
+
+
+@contextmanager
+def cancel_on_signal() -> Iterator[Callable[[], bool]]:
+    """Turn SIGINT and SIGTERM into an orderly cancel; yields the question "is it cancelled?".
+
+    A second SIGINT ends the process the hard way.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters spelled out, so that a name cannot drive a terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -1,0 +1,297 @@
+"""Judging a copy: a list of checks, each with its evidence, and one verdict.
+
+Levels. ``quick``: the stored bytes are there and have the digest that was proven. ``full``: they
+also decompress to the proven database, which is sound (``integrity_check``), and whose census
+and required tables are as they must be. ``creation`` is the proof taken when a backup is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from .archive import ReadArchive, read_archive, read_chunks, write_all
+from .census import Census, quoted, take_census
+from .errors import KeyMissingError, UnreachableError, VerificationError, from_sqlite, primary_code, translated
+from .files import create_private_file, require_free_space
+from .manifest import Manifest
+from .progress import Watch
+from .sqlite import open_snapshot
+
+Level = Literal["creation", "quick", "full"]
+Verdict = Literal["passed", "failed", "unreachable", "key_missing"]
+OpenStored = Callable[[], AbstractContextManager[BinaryIO]]
+"""Opens the stored archive for reading; raises UnreachableError when its store does not answer."""
+
+_MAX_LISTED = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One question asked of a copy and the answer found."""
+
+    name: str
+    ok: bool
+    evidence: str
+    is_advisory: bool = False
+    """A finding about the source's own data. It is shown, and does not spoil the verdict."""
+
+    def as_dict(self) -> dict[str, object]:
+        """The check as JSON types."""
+        return {"name": self.name, "ok": self.ok, "evidence": self.evidence, "advisory": self.is_advisory}
+
+
+def failures(checks: list[Check]) -> list[Check]:
+    """The checks that spoil a verdict."""
+    return [check for check in checks if not check.ok and not check.is_advisory]
+
+
+def reason_of(checks: list[Check]) -> str:
+    """Why the checks failed, in one line; empty when they passed."""
+    return "; ".join(f"{check.name}: {check.evidence}" for check in failures(checks))
+
+
+def verdict_for(exc: VerificationError | KeyMissingError) -> Verdict:
+    """The verdict that an error stands for: not reaching or not opening is never corruption."""
+    if isinstance(exc, UnreachableError):
+        return "unreachable"
+    return "key_missing" if isinstance(exc, KeyMissingError) else "failed"
+
+
+def check_database(
+    path: Path,
+    *,
+    expected: Census | None,
+    required_tables: tuple[str, ...] = (),
+    is_thorough: bool,
+    watch: Watch,
+) -> list[Check]:
+    """Check a database file that nobody writes, treating it as hostile.
+
+    ``is_thorough`` runs ``integrity_check`` and ``foreign_key_check`` in place of ``quick_check``.
+    Without an ``expected`` census only its being countable is checked. Never raises for what it
+    finds in the file.
+
+    Raises:
+        CancelledError, DeadlineError: from ``watch``.
+    """
+    if path.stat().st_size == 0:
+        return _check_empty_file(expected, required_tables)
+    checks: list[Check] = []
+    try:
+        with open_snapshot(path) as connection:
+            with watch.over(connection):
+                checks.append(_check_structure(connection, is_thorough=is_thorough))
+                if is_thorough:
+                    checks.append(_check_foreign_keys(connection))
+            found = take_census(connection, watch=watch)
+    except sqlite3.Error as exc:
+        error = from_sqlite(exc, doing="checking the copy")
+        checks.append(Check(name="readable", ok=False, evidence=error.message))
+        return checks
+    checks.extend(_check_census(found, expected, required_tables))
+    return checks
+
+
+def _check_empty_file(expected: Census | None, required_tables: tuple[str, ...]) -> list[Check]:
+    is_expected = expected is None or expected.page_count == 0
+    checks = [
+        Check(name="census", ok=is_expected, evidence="the file has no page: an empty database"),
+    ]
+    if required_tables:
+        checks.append(Check(name="required tables", ok=False, evidence="the database has no tables"))
+    return checks
+
+
+def _check_census(found: Census, expected: Census | None, required_tables: tuple[str, ...]) -> list[Check]:
+    summary = f"{found.rows:,} rows in {len(found.tables):,} tables"
+    differences = expected.differences(found) if expected else []
+    checks = [
+        Check(
+            name="census",
+            ok=not differences,
+            evidence=_listed(differences) if differences else f"{summary}, as counted in the source",
+        )
+        if expected
+        else Check(name="census", ok=True, evidence=summary)
+    ]
+    if required_tables:
+        empty = found.empty_tables(required_tables)
+        checks.append(
+            Check(
+                name="required tables",
+                ok=not empty,
+                evidence=f"no rows in {_listed(empty)}" if empty else f"all {len(required_tables)} hold rows",
+            )
+        )
+    return checks
+
+
+def _listed(lines: list[str]) -> str:
+    shown = ", ".join(lines[:_MAX_LISTED])
+    return shown if len(lines) <= _MAX_LISTED else f"{shown}, and {len(lines) - _MAX_LISTED:,} more"
+
+
+def _check_structure(connection: sqlite3.Connection, *, is_thorough: bool) -> Check:
+    pragma = "integrity_check" if is_thorough else "quick_check"
+    try:
+        lines = _pragma_lines(connection, f"PRAGMA {pragma}({_MAX_LISTED})")
+    except sqlite3.OperationalError as exc:
+        if primary_code(exc) != sqlite3.SQLITE_ERROR:
+            raise
+        # An index or a generated column calls a function that only the application has.
+        return _check_structure_by_table(connection, pragma, reason=str(exc))
+    except sqlite3.DatabaseError as exc:
+        return Check(name=pragma, ok=False, evidence=str(exc))
+    return Check(name=pragma, ok=lines == ["ok"], evidence=_listed(lines))
+
+
+def _check_structure_by_table(connection: sqlite3.Connection, pragma: str, *, reason: str) -> Check:
+    names = [str(row[0]) for row in connection.execute("SELECT name FROM sqlite_schema WHERE type='table'")]
+    wrong: list[str] = []
+    skipped: list[str] = []
+    for name in names:
+        try:
+            lines = _pragma_lines(connection, f"PRAGMA {pragma}({quoted(name)})")
+        except sqlite3.OperationalError as exc:
+            if primary_code(exc) != sqlite3.SQLITE_ERROR:
+                raise
+            skipped.append(name)
+        else:
+            wrong.extend(line for line in lines if line != "ok")
+    if wrong:
+        return Check(name=pragma, ok=False, evidence=_listed(wrong))
+    evidence = f"ok for {len(names) - len(skipped)} tables; not possible here for {_listed(skipped)} ({reason})"
+    return Check(name=pragma, ok=True, evidence=evidence)
+
+
+def _pragma_lines(connection: sqlite3.Connection, statement: str) -> list[str]:
+    # Some messages carry line breaks; one finding is one line here.
+    return [" ".join(str(row[0]).split()) for row in connection.execute(statement)]
+
+
+def _check_foreign_keys(connection: sqlite3.Connection) -> Check:
+    name = "foreign_key_check"
+    try:
+        found: dict[tuple[str, str], int] = {}
+        for table, _, parent, _ in connection.execute("PRAGMA foreign_key_check"):
+            found[(str(table), str(parent))] = found.get((str(table), str(parent)), 0) + 1
+    except sqlite3.OperationalError as exc:
+        if primary_code(exc) != sqlite3.SQLITE_ERROR:
+            raise
+        return Check(name=name, ok=False, is_advisory=True, evidence=f"could not run: {exc}")
+    if not found:
+        return Check(name=name, ok=True, evidence="no row refers to a missing one")
+    lines = [f"{rows:,} rows of {table} refer to missing rows of {parent}" for (table, parent), rows in found.items()]
+    return Check(name=name, ok=False, is_advisory=True, evidence=_listed(lines))
+
+
+def check_reading(
+    read: ReadArchive, *, archive_bytes: int, archive_sha256: str, content_bytes: int, sha256: str
+) -> list[Check]:
+    """Compare one complete reading of a stored archive with what it must be."""
+    checks = [
+        _check_stored(read.archive_bytes, read.archive_sha256, archive_bytes, archive_sha256),
+    ]
+    if read.damage is not None:
+        checks.append(Check(name="decompression", ok=False, evidence=read.damage.message))
+        return checks
+    is_same = (read.content_bytes, read.sha256) == (content_bytes, sha256)
+    checks.append(
+        Check(
+            name="content digest",
+            ok=is_same,
+            evidence=f"{read.content_bytes:,} bytes, SHA-256 {read.sha256}"
+            if is_same
+            else f"{read.content_bytes:,} bytes with SHA-256 {read.sha256}, expected {content_bytes:,} with {sha256}",
+        )
+    )
+    return checks
+
+
+def _check_stored(found_bytes: int, found_sha256: str, archive_bytes: int, archive_sha256: str) -> Check:
+    if found_bytes != archive_bytes:
+        evidence = f"{found_bytes:,} bytes are stored, {archive_bytes:,} were written"
+        return Check(name="stored bytes", ok=False, evidence=evidence)
+    if found_sha256 != archive_sha256:
+        evidence = f"SHA-256 {found_sha256}, expected {archive_sha256}"
+        return Check(name="stored bytes", ok=False, evidence=evidence)
+    return Check(name="stored bytes", ok=True, evidence=f"{found_bytes:,} bytes, SHA-256 {found_sha256}")
+
+
+def verify_quick(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -> list[Check]:
+    """Hash the stored bytes and compare them with the manifest; decompresses nothing.
+
+    Raises:
+        UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
+    """
+    digest, found_bytes = hashlib.sha256(), 0
+    with open_stored() as stored:
+        for piece in read_chunks(stored, phase="read", total_bytes=manifest.archive_bytes, watch=watch):
+            digest.update(piece)
+            found_bytes += len(piece)
+    return [_check_stored(found_bytes, digest.hexdigest(), manifest.archive_bytes, manifest.archive_sha256)]
+
+
+def verify_full(
+    open_stored: OpenStored, manifest: Manifest, *, required_tables: tuple[str, ...], scratch: Path, watch: Watch
+) -> list[Check]:
+    """Unpack the archive into ``scratch`` (a private folder) and check everything the manifest says.
+
+    The unpacked file is removed before this returns.
+
+    Raises:
+        UnreachableError: the store does not answer. DiskFullError: no room in ``scratch``.
+        CancelledError, DeadlineError: from ``watch``.
+    """
+    unpacked = scratch / "verify.sqlite3"
+    try:
+        checks = unpack(open_stored, manifest, unpacked, watch=watch)
+        if not failures(checks):
+            checks += check_database(
+                unpacked,
+                expected=manifest.census,
+                required_tables=required_tables,
+                is_thorough=True,
+                watch=watch,
+            )
+        return checks
+    finally:
+        unpacked.unlink(missing_ok=True)
+
+
+def unpack(open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: Watch) -> list[Check]:
+    """Decompress a stored archive into the new private file ``target`` and compare all digests.
+
+    ``target`` is synced. Its content is proven only when every returned check is ok.
+
+    Raises:
+        UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError.
+    """
+    require_free_space(target.parent, manifest.bytes, purpose="the unpacked database")
+    with translated("unpacking the archive"):
+        descriptor = create_private_file(target)
+        with open(descriptor, "wb", buffering=0) as file:
+            with open_stored() as stored:
+                read = read_archive(
+                    stored,
+                    limit_bytes=manifest.bytes,
+                    total_bytes=manifest.archive_bytes,
+                    watch=watch,
+                    phase="unpack",
+                    keep=lambda content: write_all(file, content),
+                )
+            os.fsync(file.fileno())
+    return check_reading(
+        read,
+        archive_bytes=manifest.archive_bytes,
+        archive_sha256=manifest.archive_sha256,
+        content_bytes=manifest.bytes,
+        sha256=manifest.sha256,
+    )
