@@ -10,6 +10,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,9 @@ SUFFIX = ".sqlite3.zst"
 
 CHUNK_BYTES = 1 << 20
 """Piece size of all streaming: large enough for speed, small enough for constant memory."""
+
+OpenStored = Callable[[], AbstractContextManager[BinaryIO]]
+"""Opens a stored archive for reading; raises UnreachableError when its store does not answer."""
 
 _SYNC_EVERY_BYTES = 32 << 20
 
@@ -271,3 +275,29 @@ def read_archive(
         sha256=inner.hexdigest(),
         damage=damage,
     )
+
+
+def unpack_archive(
+    open_stored: OpenStored, target: Path, *, limit_bytes: int, total_bytes: int, watch: Watch
+) -> ReadArchive:
+    """Decompress a stored archive into the new private file ``target``, synced to disk.
+
+    What is in ``target`` is **not proven** until the digests have been compared, and on failure
+    it holds a part: the caller removes it.
+
+    Raises:
+        UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError.
+    """
+    with translated("unpacking the archive"), open(create_private_file(target), "wb", buffering=0) as file:
+
+        def keep(content: bytes) -> None:
+            # Translated here, so that a full disk is not taken for a store that does not answer.
+            with translated("unpacking the archive"):
+                write_all(file, content)
+
+        with open_stored() as stored:
+            read = read_archive(
+                stored, limit_bytes=limit_bytes, total_bytes=total_bytes, watch=watch, phase="unpack", keep=keep
+            )
+        os.fsync(file.fileno())
+    return read

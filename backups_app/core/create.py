@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .archive import SUFFIX, WrittenArchive, read_archive, write_archive
+from .archive import SUFFIX, OpenStored, WrittenArchive, read_archive, write_archive
 from .progress import Watch
 from .snapshot import Snapshot, take_snapshot
-from .verify import Check, OpenStored, check_database, check_reading
+from .verify import Check, check_database, check_reading
 
 
 @dataclass(frozen=True, kw_only=True)

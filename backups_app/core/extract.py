@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -13,14 +12,14 @@ from typing import BinaryIO
 
 from . import archive as archives
 from . import manifest as manifests
-from .archive import read_archive, write_all
+from .archive import OpenStored, unpack_archive
 from .census import Census, take_census
 from .errors import InputError, NotFoundError, UnreachableError, VerificationError, translated
-from .files import create_private_file, publish_new_file, refuse_existing
+from .files import publish_new_file, refuse_existing
 from .manifest import Manifest
 from .progress import Watch
 from .sqlite import open_snapshot
-from .verify import Check, OpenStored, check_database, failures, reason_of, unpack, verify_full
+from .verify import Check, check_database, failures, reason_of, unpack, verify_full
 
 
 def extract_archive(open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: Watch) -> list[Check]:
@@ -172,16 +171,10 @@ def _unpack_foreign(archive: Path, target: Path, *, watch: Watch) -> Inspection:
     """Unpack an archive that has no manifest; its size is bounded by the free disk space."""
     with translated("unpacking the archive"):
         limit_bytes = shutil.disk_usage(target.parent).free
-        with open_archive_file(archive) as stored, open(create_private_file(target), "wb", buffering=0) as file:
-            read = read_archive(
-                stored,
-                limit_bytes=limit_bytes,
-                total_bytes=archive.stat().st_size,
-                watch=watch,
-                phase="unpack",
-                keep=lambda content: write_all(file, content),
-            )
-            os.fsync(file.fileno())
+        total_bytes = archive.stat().st_size
+    read = unpack_archive(
+        lambda: open_archive_file(archive), target, limit_bytes=limit_bytes, total_bytes=total_bytes, watch=watch
+    )
     census = None
     if read.damage is not None:
         checks = [Check(name="decompression", ok=False, evidence=read.damage.message)]

@@ -50,16 +50,27 @@ def file_lock(path: Path, *, blocking: bool = True) -> Iterator[bool]:
     The kernel frees it when the process ends, however it ends.
     """
     create_private_folder(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            if _is_at(descriptor, path):
+                yield True
+                return
+            # A sweeper removed the file between the opening and the locking: lock the new one.
+        finally:
+            os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -169,3 +180,21 @@ def _rename_new(temporary: Path, target: Path) -> None:
         with suppress(OSError):
             target.unlink()
         raise
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Create the private file ``path`` with ``content``, durable when this returns.
+
+    Raises:
+        DiskFullError, BackupError: from the disk; nothing is left behind.
+    """
+    with translated(f"writing {path.name}"):
+        descriptor = create_private_file(path)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise

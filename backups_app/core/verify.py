@@ -8,27 +8,21 @@ and required tables are as they must be. ``creation`` is the proof taken when a 
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
-from .archive import ReadArchive, read_archive, read_chunks, write_all
+from .archive import OpenStored, ReadArchive, read_chunks, unpack_archive
 from .census import Census, quoted, take_census
-from .errors import KeyMissingError, UnreachableError, VerificationError, from_sqlite, primary_code, translated
-from .files import create_private_file, require_free_space
+from .errors import KeyMissingError, UnreachableError, VerificationError, from_sqlite, primary_code
+from .files import require_free_space
 from .manifest import Manifest
 from .progress import Watch
 from .sqlite import open_snapshot
 
 Level = Literal["creation", "quick", "full"]
 Verdict = Literal["passed", "failed", "unreachable", "key_missing"]
-OpenStored = Callable[[], AbstractContextManager[BinaryIO]]
-"""Opens the stored archive for reading; raises UnreachableError when its store does not answer."""
-
 _MAX_LISTED = 10
 
 
@@ -275,19 +269,9 @@ def unpack(open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: 
         UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError.
     """
     require_free_space(target.parent, manifest.bytes, purpose="the unpacked database")
-    with translated("unpacking the archive"):
-        descriptor = create_private_file(target)
-        with open(descriptor, "wb", buffering=0) as file:
-            with open_stored() as stored:
-                read = read_archive(
-                    stored,
-                    limit_bytes=manifest.bytes,
-                    total_bytes=manifest.archive_bytes,
-                    watch=watch,
-                    phase="unpack",
-                    keep=lambda content: write_all(file, content),
-                )
-            os.fsync(file.fileno())
+    read = unpack_archive(
+        open_stored, target, limit_bytes=manifest.bytes, total_bytes=manifest.archive_bytes, watch=watch
+    )
     return check_reading(
         read,
         archive_bytes=manifest.archive_bytes,

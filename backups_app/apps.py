@@ -1,0 +1,16 @@
+"""The app's registration with Django."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class BackupsConfig(AppConfig):
+    """Backups of SQLite databases, proven and undoable."""
+
+    name = "backups_app"
+    verbose_name = _("Backups")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Register the system checks."""
+        from . import checks  # noqa: F401

@@ -1,0 +1,185 @@
+"""System checks: a set-up fault is found before it costs data, with an id and the exact fix.
+
+``backups.E…`` stop every verb; ``backups.W…`` are shown by ``manage.py check``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from django.apps.config import AppConfig
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Info, register
+from django.core.checks import Warning as CheckWarning
+from django.core.exceptions import ImproperlyConfigured
+
+from . import conf
+from .core.sqlite import has_wal_reset_bug
+
+TAG = "backups"
+
+
+@register(TAG)
+def check_catalog(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """The control database exists, lies apart, and is routed to."""
+    databases = settings.DATABASES
+    if conf.CATALOG_ALIAS not in databases:
+        return [
+            Error(
+                "DATABASES has no 'catalog' alias for the records of backups.",
+                hint="Add DATABASES['catalog'] with its own SQLite file; it must not lie in a database under care.",
+                id="backups.E001",
+            )
+        ]
+    found: list[CheckMessage] = []
+    catalog = databases[conf.CATALOG_ALIAS]
+    for alias, other in databases.items():
+        if alias != conf.CATALOG_ALIAS and _same_database(catalog, other):
+            found.append(
+                Error(
+                    f"The catalogue and the database {alias!r} are the same.",
+                    hint="Give DATABASES['catalog'] a file of its own: a restore would roll the records back.",
+                    id="backups.E002",
+                )
+            )
+    if "backups_app.routers.CatalogRouter" not in settings.DATABASE_ROUTERS:
+        found.append(
+            Error(
+                "The router that keeps the catalogue apart is not installed.",
+                hint="Add 'backups_app.routers.CatalogRouter' to DATABASE_ROUTERS.",
+                id="backups.E003",
+            )
+        )
+    is_sqlite = catalog.get("ENGINE", "").endswith("sqlite3")
+    if is_sqlite and catalog.get("OPTIONS", {}).get("transaction_mode", "").upper() != "IMMEDIATE":
+        found.append(
+            CheckWarning(
+                "The catalogue does not use IMMEDIATE transactions; records can get lost when processes write at once.",
+                hint="Set DATABASES['catalog']['OPTIONS']['transaction_mode'] = 'IMMEDIATE'.",
+                id="backups.W001",
+            )
+        )
+    return found
+
+
+def _same_database(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    keys = ("ENGINE", "NAME", "HOST", "PORT")
+    return [str(first.get(key, "")) for key in keys] == [str(second.get(key, "")) for key in keys]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_list_of_paths(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, str | Path) and str(each) for each in value)
+
+
+def _is_table_map(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tables, list | tuple) and all(isinstance(each, str) for each in tables)
+        for name, tables in value.items()
+    )
+
+
+# Setting → is the value usable, and what it should be.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "HOME": (lambda value: value is None or isinstance(value, str | Path), "a path"),
+    "ROOTS": (_is_list_of_paths, "a list of folders"),
+    "REQUIRED_TABLES": (_is_table_map, "a dict of database name to a list of table names"),
+    "FRESHNESS_HOURS": (lambda value: _is_number(value) and value > 0, "a positive number of hours"),
+    "BUSY_TIMEOUT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
+    "DEADLINE_SECONDS": (lambda value: value is None or (_is_number(value) and value > 0), "seconds, or None"),
+    "INTEGRITY_CHECK_MAX_BYTES": (lambda value: isinstance(value, int) and value >= 0, "a number of bytes"),
+    "ZSTD_LEVEL": (lambda value: isinstance(value, int) and 1 <= value <= 19, "a whole number from 1 to 19"),
+    "ZSTD_WORKERS": (lambda value: isinstance(value, int) and 0 <= value <= 16, "a whole number from 0 to 16"),
+}
+
+
+@register(TAG)
+def check_settings(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """Every key of BACKUPS is known and its value usable."""
+    given = getattr(settings, "BACKUPS", {})
+    if not isinstance(given, dict):
+        return [Error("BACKUPS must be a dict.", hint="Write BACKUPS = {…} in the settings.", id="backups.E004")]
+    found: list[CheckMessage] = []
+    for name, value in given.items():
+        if name not in _RULES:
+            close = get_close_matches(str(name), _RULES, n=1)
+            found.append(
+                CheckWarning(
+                    f"BACKUPS has an unknown key {name!r}, which does nothing.",
+                    hint=f"Did you mean {close[0]!r}?" if close else f"Known keys: {', '.join(_RULES)}.",
+                    id="backups.W003",
+                )
+            )
+            continue
+        is_usable, expected = _RULES[name]
+        if not is_usable(value):
+            found.append(
+                Error(
+                    f"BACKUPS[{name!r}] is {value!r}, which cannot be used.",
+                    hint=f"Give {expected}.",
+                    id="backups.E005",
+                )
+            )
+    return found
+
+
+@register(TAG)
+def check_home(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """There is a place to write to, and no web server hands it out."""
+    try:
+        home = conf.home()
+    except (ImproperlyConfigured, TypeError, ValueError) as exc:
+        return [
+            Error(
+                f"There is no folder for backups: {exc}",
+                hint="Set BACKUPS['HOME'] or the environment variable BACKUPS_HOME.",
+                id="backups.E006",
+            )
+        ]
+    found: list[CheckMessage] = []
+    for name in ("MEDIA_ROOT", "STATIC_ROOT"):
+        public = getattr(settings, name, None)
+        if not public:
+            continue
+        folder = Path(public).expanduser().absolute()
+        if any(own == folder or folder in own.parents for own in (conf.archives_folder(), home / "state")):
+            found.append(
+                Error(
+                    f"The archives would lie inside {name}, which a web server hands out.",
+                    hint="Move BACKUPS['HOME'] out of it.",
+                    id="backups.E007",
+                )
+            )
+    return found
+
+
+@register(TAG)
+def check_databases(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """Which aliases are left out, and whether this SQLite has a known corruption bug."""
+    found: list[CheckMessage] = [
+        Info(
+            f"The database {alias!r} is not SQLite and is not under care.",
+            hint="Back it up with its own tools.",
+            id="backups.I001",
+        )
+        for alias, database in settings.DATABASES.items()
+        if alias != conf.CATALOG_ALIAS and database.get("ENGINE") and "sqlite" not in database["ENGINE"]
+    ]
+    if has_wal_reset_bug():
+        import sqlite3
+
+        found.append(
+            CheckWarning(
+                f"SQLite {sqlite3.sqlite_version} has a known bug that can corrupt WAL databases "
+                "when two processes checkpoint at the same moment.",
+                hint="Update SQLite to 3.51.3, 3.50.7 or 3.44.6. Backups stay safe: each is proven.",
+                id="backups.W002",
+            )
+        )
+    return found

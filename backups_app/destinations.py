@@ -1,0 +1,126 @@
+"""Where archives are kept. The built-in destination ``local`` is a folder; names are POSIX paths.
+
+A destination publishes a whole object or nothing, never overwrites, and tells "I cannot be
+reached" apart from "what I hold is wrong".
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from . import conf
+from .core.errors import InputError, RefusedError, UnreachableError, translated
+from .core.files import create_private_folder, publish_new_file, scratch_folder, sweep_scratch, sync_folder
+
+LOCAL = "local"
+
+
+class LocalDestination:
+    """A folder on this host."""
+
+    name = LOCAL
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def store(self, source: Path, name: str) -> None:
+        """Publish the synced file ``source`` as ``name``: durable and whole when this returns.
+
+        ``source`` is used up. Nothing appears under ``name`` before it is complete.
+
+        Raises:
+            RefusedError: the name is taken. DiskFullError, BackupError: from the disk.
+        """
+        target = self._path(name)
+        with translated(f"storing {target.name}"):
+            self._create_folders(target.parent)
+            if _device(source) == _device(target.parent):
+                publish_new_file(source, target)
+                return
+            with scratch_folder(self._incoming, uuid.uuid4().hex) as incoming:
+                copy = incoming / "copy"
+                with open(source, "rb") as reader, open(copy, "xb", opener=_private) as writer:
+                    shutil.copyfileobj(reader, writer, 1 << 20)
+                    writer.flush()
+                    os.fsync(writer.fileno())
+                publish_new_file(copy, target)
+            source.unlink()
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Open a stored object for reading.
+
+        Raises:
+            UnreachableError: it is not there, or cannot be read, now or later in the block.
+        """
+        path = self._path(name)
+        try:
+            with open(path, "rb", buffering=0) as stream:
+                yield stream
+        except FileNotFoundError as exc:
+            where = "its folder is there" if path.parent.is_dir() else "its folder is missing too"
+            raise UnreachableError(
+                f"The object {name} is not at the destination {self.name} ({where}).",
+                "Was it moved or deleted, or is a disk not mounted? Its content is not judged.",
+            ) from exc
+        except OSError as exc:
+            raise UnreachableError(
+                f"The object {name} at the destination {self.name} cannot be read: {exc.strerror}.",
+                "Check the disk and the permissions. Its content is not judged.",
+            ) from exc
+
+    def remove(self, name: str) -> None:
+        """Remove a stored object; one that is not there is fine.
+
+        Raises:
+            BackupError: from the disk.
+        """
+        path = self._path(name)
+        with translated(f"removing {path.name}"), suppress(FileNotFoundError):
+            path.unlink()
+            sync_folder(path.parent)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half-stored."""
+        sweep_scratch(self._incoming)
+
+    @property
+    def _incoming(self) -> Path:
+        return self._root / ".incoming"
+
+    def _path(self, name: str) -> Path:
+        parts = PurePosixPath(name).parts
+        if not parts or any(part in ("..", "/", ".") or part.startswith(".") for part in parts):
+            raise InputError(f"{name!r} is not a name that a destination can hold.", "Names come from the catalogue.")
+        return self._root.joinpath(*parts)
+
+    def _create_folders(self, folder: Path) -> None:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        create_private_folder(folder)
+        for created in reversed(missing):
+            sync_folder(created.parent)
+
+
+def _device(path: Path) -> int:
+    return path.stat().st_dev
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def get_destination(name: str) -> LocalDestination:
+    """The destination of this name.
+
+    Raises:
+        RefusedError: it is not configured.
+    """
+    if name == LOCAL:
+        return LocalDestination(conf.archives_folder())
+    raise RefusedError(f"There is no destination {name!r}.", "Configure it, or remove its copies from the catalogue.")

@@ -1,0 +1,131 @@
+"""The JSON documents of the command line contract, and of whatever else speaks JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from .core.manifest import utc_text
+from .models import Backup, Database, Verification
+from .services.databases import Skipped
+from .services.extract import Extraction
+from .services.status import Health
+
+Document = dict[str, Any]
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else utc_text(moment)
+
+
+def backup_document(backup: Backup) -> Document:
+    """A backup, with its copies."""
+    return {
+        "id": backup.pk,
+        "database": backup.database.name,
+        "created_at": _time(backup.created_at),
+        "taken_at": _time(backup.taken_at),
+        "finished_at": _time(backup.finished_at),
+        "trigger": backup.trigger,
+        "requested_by": backup.requested_by_name,
+        "state": backup.state,
+        "verdict": backup.verdict or None,
+        "verified_at": _time(backup.verified_at),
+        "bytes": backup.size_bytes,
+        "archive_bytes": backup.archive_bytes,
+        "sha256": backup.sha256 or None,
+        "archive_sha256": backup.archive_sha256 or None,
+        "encrypted": backup.is_encrypted,
+        "tables": backup.tables,
+        "copies": [
+            {"destination": copy.destination, "name": copy.name, "state": copy.state} for copy in backup.copies.all()
+        ],
+        "held": backup.is_held,
+        "note": backup.note,
+        "failure": backup.failure_code or None,
+        "reason": backup.reason or None,
+        "hint": backup.hint or None,
+        "remarks": backup.remarks,
+    }
+
+
+def verification_document(verification: Verification) -> Document:
+    """A verdict with its evidence."""
+    return {
+        "id": verification.pk,
+        "backup": verification.backup_id,
+        "database": verification.backup.database.name,
+        "destination": verification.destination,
+        "level": verification.level,
+        "verdict": verification.verdict,
+        "reason": verification.reason or None,
+        "hint": verification.hint or None,
+        "checks": verification.checks,
+        "started_at": _time(verification.started_at),
+        "finished_at": _time(verification.finished_at),
+    }
+
+
+def database_document(database: Database) -> Document:
+    """A database under care."""
+    return {
+        "name": database.name,
+        "alias": database.alias or None,
+        "path": database.path,
+        "identity": database.identity,
+        "required_tables": database.required_tables,
+        "freshness_hours": database.freshness_hours,
+    }
+
+
+def skipped_document(skipped: Skipped) -> Document:
+    """An alias that is not under care."""
+    return {"alias": skipped.alias, "reason": skipped.reason}
+
+
+def extraction_document(backup: Backup, extraction: Extraction, *, requested_by: str, reason: str) -> Document:
+    """A restore to a new file, in the shape of a restore request."""
+    return {
+        "id": None,
+        "backup": backup.pk,
+        "database": backup.database.name,
+        "state": "succeeded",
+        "requested_by": requested_by,
+        "approved_by": None,
+        "reason": reason or None,
+        "safety_backup": None,
+        "preview": None,
+        "report": {
+            "to": str(extraction.target),
+            "from": extraction.destination,
+            "bytes": backup.size_bytes,
+            "sha256": backup.sha256,
+            "tables": backup.tables,
+            "checks": [check.as_dict() for check in extraction.checks],
+        },
+    }
+
+
+def health_document(health: Health) -> Document:
+    """The health of everything under care."""
+    return {
+        "ok": health.is_ok,
+        "checked_at": _time(health.checked_at),
+        "databases": [
+            {
+                "name": each.database.name,
+                "ok": not each.problems,
+                "last_verified_at": _time(each.last_verified.taken_at if each.last_verified else None),
+                "last_verified_backup": each.last_verified.pk if each.last_verified else None,
+                "age_seconds": None if (age := each.age(now=health.checked_at)) is None else int(age.total_seconds()),
+                "limit_seconds": int(each.limit.total_seconds()),
+                "last_attempt": each.last_attempt.state if each.last_attempt else None,
+            }
+            for each in health.databases
+        ],
+        "problems": [
+            {"code": each.code, "database": each.database or None, "message": each.message, "hint": each.hint}
+            for each in health.problems
+        ],
+        "notices": health.notices,
+    }

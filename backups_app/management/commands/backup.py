@@ -1,0 +1,102 @@
+"""``manage.py backup <verb>``: the one place where failures become messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from types import ModuleType
+from typing import Any, TextIO, cast
+
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandParser
+from django.db import Error as DatabaseError
+
+from ... import __version__
+from ...checks import TAG
+from ...core.errors import BackupError
+from ...services.catalog import require_catalog
+from ...verbs import add_database, create, databases, demo, restore, show, status, verify
+from ...verbs import list as list_verb
+from ...verbs.output import Output
+
+VERBS: dict[str, ModuleType] = {
+    "create": create,
+    "list": list_verb,
+    "show": show,
+    "verify": verify,
+    "restore": restore,
+    "databases": databases,
+    "add-database": add_database,
+    "status": status,
+    "demo": demo,
+}
+
+_EPILOG = """\
+exit codes: 0 done, 1 failed, 2 usage, 3 verification failed, 4 busy or locked, 5 key missing or wrong,
+6 not found, 7 refused by a guard, 8 needs attention (status), 130 cancelled
+"""
+
+
+class Command(BaseCommand):
+    """Backups of the SQLite databases under care."""
+
+    help = "Verified, WAL-safe backups of the SQLite databases under care."
+    requires_system_checks: list[str] = []  # our own run in handle(): warnings do not belong on every run
+
+    def get_version(self) -> str:
+        """The version of the app, for ``--version``."""
+        return __version__
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        """One sub-parser per verb; the options every command has may follow the verb too."""
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.epilog = _EPILOG
+        common = argparse.ArgumentParser(add_help=False)
+        common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+        common.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=argparse.SUPPRESS)
+        common.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS)
+        common.add_argument("--settings", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        common.add_argument("--pythonpath", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        common.add_argument("--no-color", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+        for name, module in VERBS.items():
+            verb = verbs.add_parser(name, parents=[common], help=module.HELP, description=module.__doc__)
+            module.add_arguments(verb)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Run one verb; exits with its code when that is not 0."""
+        output = Output(
+            is_json=options.get("json", False), stdout=cast(TextIO, self.stdout), stderr=cast(TextIO, self.stderr)
+        )
+        code = self._run(VERBS[options["verb"]], options, output)
+        if code:
+            sys.exit(code)
+
+    def _run(self, verb: ModuleType, options: dict[str, Any], output: Output) -> int:
+        try:
+            if verb is not demo:  # it works in a home of its own
+                _require_sound_settings()
+                require_catalog()
+            return int(verb.run(options, output))
+        except BackupError as exc:
+            if options["traceback"]:
+                raise
+            code = output.error(exc)
+        except (DatabaseError, ImproperlyConfigured, OSError) as exc:
+            if options["traceback"]:
+                raise
+            if isinstance(exc, BrokenPipeError):  # the reader has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+            code = output.error(BackupError(f"{type(exc).__name__}: {exc}", "Run it with --traceback to see where."))
+        output.document({})
+        return code
+
+
+def _require_sound_settings() -> None:
+    errors = [each for each in checks.run_checks(tags=[TAG]) if each.is_serious() and not each.is_silenced()]
+    if errors:
+        first = errors[0]
+        raise BackupError(f"The settings are not right ({first.id}): {first.msg}", first.hint or "")

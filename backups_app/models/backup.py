@@ -1,0 +1,166 @@
+"""A backup and its stored copies."""
+
+from __future__ import annotations
+
+import secrets
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from .database import Database
+
+
+def new_backup_id() -> str:
+    """A random id of 12 hex digits: unique without asking the catalogue, short enough to type."""
+    return secrets.token_hex(6)
+
+
+class Verdict(models.TextChoices):
+    """What a verification found."""
+
+    PASSED = "passed", _("passed")
+    FAILED = "failed", _("failed")
+    UNREACHABLE = "unreachable", _("unreachable")
+    KEY_MISSING = "key_missing", _("key missing")
+
+
+class Backup(models.Model):
+    """One attempt to back up a database, and everything that is known of its result."""
+
+    class State(models.TextChoices):
+        RUNNING = "running", _("running")
+        VERIFIED = "verified", _("verified")
+        FAILED = "failed", _("failed")
+        CANCELLED = "cancelled", _("cancelled")
+
+    class Trigger(models.TextChoices):
+        COMMAND = "command", _("command line")
+        ADMIN = "admin", _("admin")
+
+    id = models.CharField(_("id"), max_length=32, primary_key=True, default=new_backup_id, editable=False)
+    database = models.ForeignKey(
+        Database, on_delete=models.PROTECT, related_name="backups", verbose_name=_("database"), editable=False
+    )
+    trigger = models.CharField(_("trigger"), max_length=20, choices=Trigger.choices)
+    requested_by_id = models.CharField(_("requested by (user id)"), max_length=64, blank=True)
+    requested_by_name = models.CharField(_("requested by"), max_length=200, blank=True)
+    note = models.TextField(_("note"), blank=True)
+    is_held = models.BooleanField(_("held"), default=False)
+
+    created_at = models.DateTimeField(_("created"), default=timezone.now)
+    taken_at = models.DateTimeField(
+        _("taken"), null=True, blank=True, help_text=_("Every commit acknowledged before this instant is inside.")
+    )
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+
+    state = models.CharField(_("state"), max_length=20, choices=State.choices, default=State.RUNNING)
+    verdict = models.CharField(_("last verdict"), max_length=20, choices=Verdict.choices, blank=True)
+    verified_at = models.DateTimeField(_("last verified"), null=True, blank=True)
+    failure_code = models.CharField(_("failure"), max_length=40, blank=True)
+    reason = models.TextField(_("reason"), blank=True)
+    hint = models.TextField(_("hint"), blank=True)
+
+    archive_name = models.CharField(_("archive name"), max_length=255, blank=True)
+    size_bytes = models.BigIntegerField(_("size"), null=True, blank=True)
+    archive_bytes = models.BigIntegerField(_("stored size"), null=True, blank=True)
+    sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True)
+    archive_sha256 = models.CharField(_("archive SHA-256"), max_length=64, blank=True)
+    content_sha256 = models.CharField(_("content digest"), max_length=64, blank=True)
+    manifest_sha256 = models.CharField(_("manifest SHA-256"), max_length=64, blank=True)
+    is_encrypted = models.BooleanField(_("encrypted"), default=False)
+    census = models.JSONField(_("census"), null=True, blank=True)
+    row_count = models.BigIntegerField(_("rows"), null=True, blank=True)
+    remarks = models.JSONField(_("remarks"), default=list, blank=True)
+    pinned_seconds = models.FloatField(_("snapshot time (s)"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("backup")
+        verbose_name_plural = _("backups")
+        ordering = ["-created_at", "-id"]
+        default_permissions = ("view",)
+        permissions: ClassVar = [
+            ("create_backup", "Can create backups"),
+            ("verify_backup", "Can verify backups"),
+            ("download_backup", "Can download backups"),
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["database", "-created_at"], name="backup_by_database"),
+            models.Index(fields=["state", "-created_at"], name="backup_by_state"),
+            models.Index(fields=["-created_at"], name="backup_by_time"),
+        ]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(state__in=["running", "verified", "failed", "cancelled"]), name="backup_state_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(state="running", finished_at=None) | (~Q(state="running") & Q(finished_at__isnull=False)),
+                name="backup_ends_when_it_is_finished",
+            ),
+            # A backup is good only after proof: no row may say "verified" without the evidence.
+            models.CheckConstraint(
+                condition=~Q(state="verified")
+                | (
+                    Q(size_bytes__gte=0, archive_bytes__gt=0, taken_at__isnull=False, verified_at__isnull=False)
+                    & Q(census__isnull=False)
+                    & ~Q(sha256="")
+                    & ~Q(archive_sha256="")
+                    & ~Q(content_sha256="")
+                    & ~Q(manifest_sha256="")
+                ),
+                name="backup_is_verified_by_evidence",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state__in=["failed", "cancelled"]) | ~Q(reason=""), name="backup_failure_has_a_reason"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.database_id and self.database.name} {self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})"
+
+    @property
+    def tables(self) -> dict[str, int]:
+        """Rows per table, as counted in the source."""
+        return dict(self.census["tables"]) if self.census else {}
+
+
+class Copy(models.Model):
+    """One archive at one destination."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("pending")
+        VERIFIED = "verified", _("verified")
+        FAILED = "failed", _("failed")
+        UNREACHABLE = "unreachable", _("unreachable")
+        KEY_MISSING = "key_missing", _("key missing")
+
+    backup = models.ForeignKey(Backup, on_delete=models.CASCADE, related_name="copies", verbose_name=_("backup"))
+    destination = models.CharField(_("destination"), max_length=100)
+    name = models.CharField(_("name"), max_length=255)
+    state = models.CharField(_("state"), max_length=20, choices=State.choices, default=State.PENDING)
+    reason = models.TextField(_("reason"), blank=True)
+    stored_at = models.DateTimeField(_("stored"), null=True, blank=True)
+    checked_at = models.DateTimeField(_("last checked"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("copy")
+        verbose_name_plural = _("copies")
+        ordering = ["destination"]
+        default_permissions = ("view",)
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["backup", "destination"], name="copy_is_one_per_destination"),
+            models.UniqueConstraint(fields=["destination", "name"], name="copy_name_is_never_reused"),
+            models.CheckConstraint(
+                condition=Q(state__in=["pending", "verified", "failed", "unreachable", "key_missing"]),
+                name="copy_state_is_known",
+            ),
+            models.CheckConstraint(
+                condition=~Q(state="verified") | Q(stored_at__isnull=False, checked_at__gte=F("stored_at")),
+                name="copy_is_verified_after_storing",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.destination}:{self.name}"

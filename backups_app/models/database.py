@@ -1,0 +1,55 @@
+"""A database under care."""
+
+from __future__ import annotations
+
+import uuid
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+
+def new_identity() -> str:
+    """A random identity that survives renames and moves of the database."""
+    return uuid.uuid4().hex
+
+
+class Database(models.Model):
+    """One SQLite file under care, with its policy."""
+
+    name = models.CharField(_("name"), max_length=200, unique=True)
+    identity = models.CharField(_("identity"), max_length=32, unique=True, default=new_identity, editable=False)
+    alias = models.CharField(
+        _("alias"), max_length=100, blank=True, editable=False, help_text=_("Its name in DATABASES, when it has one.")
+    )
+    path = models.TextField(_("path"), editable=False)
+    is_under_care = models.BooleanField(_("under care"), default=True, editable=False)
+    required_tables = models.JSONField(
+        _("required tables"),
+        default=list,
+        blank=True,
+        help_text=_('Tables that must hold rows for a backup to be verified, as a list: ["auth_user"].'),
+    )
+    freshness_hours = models.PositiveIntegerField(
+        _("freshness limit (hours)"),
+        null=True,
+        blank=True,
+        help_text=_("Oldest acceptable verified backup. Empty: the setting FRESHNESS_HOURS."),
+    )
+    added_at = models.DateTimeField(_("added"), default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = _("database")
+        verbose_name_plural = _("databases")
+        ordering = ["name"]
+        default_permissions = ("change", "view")
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["alias"], condition=~Q(alias=""), name="database_alias_is_unique"),
+            models.CheckConstraint(condition=~Q(name=""), name="database_has_a_name"),
+            models.CheckConstraint(condition=~Q(path=""), name="database_has_a_path"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,88 @@
+"""The append-only record of who did what, in the catalogue and as JSON lines in ``state/``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from .. import conf
+from ..core.files import create_private_folder
+from ..core.manifest import utc_text
+from ..models import AuditEvent
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Actor:
+    """A person or the system account, as plain text: no key crosses into another database."""
+
+    id: str
+    name: str
+
+    @classmethod
+    def system(cls) -> Actor:
+        """The account of the command line and of schedules."""
+        return cls(id="", name="system")
+
+    @classmethod
+    def of(cls, user: Any) -> Actor:
+        """The actor for a signed-in user."""
+        return cls(id=str(user.pk), name=user.get_username())
+
+
+def record(
+    action: str,
+    *,
+    actor: Actor,
+    outcome: str = AuditEvent.Outcome.DONE,
+    database_name: str = "",
+    subject: str = "",
+    detail: str = "",
+) -> AuditEvent:
+    """Append one event. ``detail`` must hold no secret and no row content.
+
+    The line in ``state/audit.jsonl`` is a copy for readers without the catalogue; when it cannot
+    be written that is logged, and the event stands.
+    """
+    event = AuditEvent.objects.create(
+        actor_id=actor.id,
+        actor_name=actor.name,
+        action=action,
+        outcome=outcome,
+        database_name=database_name,
+        subject=subject,
+        detail=detail,
+    )
+    _append_line(event)
+    return event
+
+
+def _append_line(event: AuditEvent) -> None:
+    line = json.dumps(
+        {
+            "id": event.pk,
+            "at": utc_text(event.at),
+            "actor_id": event.actor_id,
+            "actor": event.actor_name,
+            "action": event.action,
+            "outcome": event.outcome,
+            "database": event.database_name,
+            "subject": event.subject,
+            "detail": event.detail,
+        },
+        ensure_ascii=True,
+    )
+    path = create_private_folder(conf.state_folder()) / "audit.jsonl"
+    try:
+        # One write to a file opened for appending: lines of two processes never mix.
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            os.write(descriptor, line.encode("ascii") + b"\n")
+        finally:
+            os.close(descriptor)
+    except OSError as exc:
+        logger.error("The audit line could not be written to %s: %s", path, exc)  # noqa: TRY400 - no traceback

@@ -1,0 +1,80 @@
+"""The catalogue itself: made when missing, refused when it does not fit the code."""
+
+from __future__ import annotations
+
+from django.core.management import call_command
+from django.db import DatabaseError, connections
+from django.db.migrations.executor import MigrationExecutor
+
+from .. import conf
+from ..core.errors import BackupError
+from ..core.files import create_private_folder, file_lock
+from ..models import Database
+
+_APPS = ("backups_app", "django_q")
+
+
+def require_catalog() -> None:
+    """Make sure that the catalogue is there and fits the code; create it when it is missing.
+
+    Safe to call from many processes at once: one of them creates it, under a file lock.
+
+    Raises:
+        BackupError: it is behind or ahead of the code, or cannot be read.
+    """
+    create_private_folder(conf.home())
+    try:
+        if not _is_missing():
+            _refuse_misfit()
+            return
+        with file_lock(conf.state_folder() / "catalog.lock"):
+            if _is_missing():
+                call_command("migrate", database=conf.CATALOG_ALIAS, interactive=False, verbosity=0)
+        _refuse_misfit()
+    except DatabaseError as exc:
+        raise BackupError(
+            f"The catalogue cannot be used: {exc}.",
+            "If its file is damaged, move it away: a new one is made at the next start, and the archives are "
+            "all still in their folder.",
+        ) from exc
+
+
+def missing_migrations() -> list[str]:
+    """Names of the migrations that the catalogue still lacks; empty when it fits the code."""
+    executor = MigrationExecutor(connections[conf.CATALOG_ALIAS])
+    targets = [key for key in executor.loader.graph.leaf_nodes() if key[0] in _APPS]
+    return [f"{migration.app_label}.{migration.name}" for migration, _ in executor.migration_plan(targets)]
+
+
+def is_ready() -> bool:
+    """Whether the catalogue is there, readable and fits the code; never raises for its state."""
+    try:
+        return not _is_missing() and not missing_migrations()
+    except DatabaseError:
+        return False
+
+
+def _is_missing() -> bool:
+    """Whether it still has to be made: no tables, or a making that was killed before its first use."""
+    if "backups_app_backup" not in connections[conf.CATALOG_ALIAS].introspection.table_names():
+        return True
+    return bool(missing_migrations()) and not Database.objects.exists()
+
+
+def _refuse_misfit() -> None:
+    missing = missing_migrations()
+    if missing:
+        raise BackupError(
+            f"The catalogue is behind the code; it lacks {', '.join(missing)}.",
+            f"Run `manage.py migrate --database {conf.CATALOG_ALIAS}`.",
+        )
+    executor = MigrationExecutor(connections[conf.CATALOG_ALIAS])
+    known = executor.loader.disk_migrations or {}
+    newer = [
+        f"{app}.{name}" for app, name in executor.loader.applied_migrations if app in _APPS and (app, name) not in known
+    ]
+    if newer:
+        raise BackupError(
+            f"The catalogue was written by a newer version; this one does not know {', '.join(sorted(newer))}.",
+            "Update the app on this host.",
+        )

@@ -1,0 +1,272 @@
+"""Create a verified backup, and record how it went."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+from .. import __version__, conf
+from ..core import manifest as manifests
+from ..core.create import CreatedArchive, CreateOptions, create_archive, prove_stored
+from ..core.errors import BackupError, CancelledError, UnreachableError, VerificationError, translated
+from ..core.files import scratch_folder, write_synced
+from ..core.manifest import Manifest
+from ..core.progress import ProgressCallback, Watch
+from ..core.verify import Check, failures, reason_of
+from ..destinations import LOCAL, LocalDestination, get_destination
+from ..models import AuditEvent, Backup, Copy, Database, Verification
+from ..models.backup import Verdict, new_backup_id
+from . import audit
+from .audit import Actor
+from .databases import live_path, required_tables
+from .heal import heal_interrupted
+from .names import archive_name, manifest_name
+
+logger = logging.getLogger(__name__)
+
+
+def create_backup(
+    database: Database,
+    *,
+    actor: Actor,
+    trigger: str,
+    note: str = "",
+    on_progress: ProgressCallback | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Backup:
+    """Back up ``database`` now, prove the stored copy, and record the outcome.
+
+    Always returns a row in a final state: ``verified`` only when every proof held, else
+    ``failed`` or ``cancelled`` with ``failure_code``, ``reason`` and ``hint``. An archive whose
+    content is not as it must be (damaged source, empty required table) is kept as ``failed``
+    evidence; an archive that cannot be proven is removed.
+    """
+    heal_interrupted()
+    backup = _new_row(database, actor=actor, trigger=trigger, note=note)
+    watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
+    with ExitStack() as stack:
+        try:
+            with translated("preparing the scratch folder"):
+                folder = stack.enter_context(scratch_folder(conf.scratch_folder(), backup.pk))
+        except BackupError as exc:
+            _record_failure(backup, exc, actor=actor)
+            return backup
+        # The row appears while the lock of the scratch folder is held, so no other process can
+        # take it for one whose owner died.
+        backup.save(force_insert=True)
+        _run(backup, folder, actor=actor, watch=watch)
+    return backup
+
+
+def _new_row(database: Database, *, actor: Actor, trigger: str, note: str) -> Backup:
+    backup_id, created_at = new_backup_id(), timezone.now()
+    return Backup(
+        pk=backup_id,
+        database=database,
+        trigger=trigger,
+        requested_by_id=actor.id,
+        requested_by_name=actor.name,
+        note=note,
+        created_at=created_at,
+        archive_name=archive_name(database.name, created_at=created_at, backup_id=backup_id),
+    )
+
+
+def _run(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
+    try:
+        _create_and_prove(backup, folder, actor=actor, watch=watch)
+    except BackupError as exc:
+        _record_failure(backup, exc, actor=actor)
+    except Exception as exc:
+        logger.exception("An unexpected error ended backup %s", backup.pk)
+        unexpected = BackupError(
+            f"An unexpected error ended the backup: {type(exc).__name__}: {exc}", "See the log; please report it."
+        )
+        _record_failure(backup, unexpected, actor=actor)
+    except BaseException:
+        ended = CancelledError("The process was told to end.", "Nothing was published. Run the backup again.")
+        _record_failure(backup, ended, actor=actor)
+        raise
+
+
+def _create_and_prove(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
+    database = backup.database
+    tables = required_tables(database)
+    created = create_archive(
+        live_path(database),
+        folder,
+        options=CreateOptions(
+            required_tables=tables,
+            integrity_check_max_bytes=conf.get("INTEGRITY_CHECK_MAX_BYTES"),
+            busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"),
+            compression_level=conf.get("ZSTD_LEVEL"),
+            compression_workers=conf.get("ZSTD_WORKERS"),
+        ),
+        watch=watch,
+        now=timezone.now,
+    )
+    content = _manifest(backup, created, tables).to_bytes()
+    destination = get_destination(LOCAL)
+    copy = Copy.objects.create(backup=backup, destination=destination.name, name=backup.archive_name)
+    started_at = timezone.now()
+    try:
+        stored_checks = _store_and_prove(destination, backup.archive_name, created, content, folder, watch=watch)
+    except BaseException:
+        _remove(destination, backup.archive_name)
+        copy.delete()
+        raise
+    _record_outcome(
+        backup,
+        copy,
+        created=created,
+        manifest_sha256=manifests.digest(content),
+        checks=created.checks + stored_checks,
+        started_at=started_at,
+        actor=actor,
+    )
+
+
+def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) -> Manifest:
+    snapshot, archive = created.snapshot, created.archive
+    return Manifest(
+        id=backup.pk,
+        database=backup.database.name,
+        identity=backup.database.identity,
+        created_at=backup.created_at,
+        taken_at=snapshot.taken_at,
+        trigger=backup.trigger,
+        archive_name=backup.archive_name,
+        archive_bytes=archive.archive_bytes,
+        archive_sha256=archive.archive_sha256,
+        bytes=archive.content_bytes,
+        sha256=archive.sha256,
+        content_sha256=archive.content_sha256,
+        census=snapshot.census,
+        journal_mode=snapshot.journal_mode,
+        method=snapshot.method,
+        required_tables=tables,
+        software={"django-walsafe": __version__, "sqlite": sqlite3.sqlite_version},
+    )
+
+
+def _store_and_prove(
+    destination: LocalDestination,
+    name: str,
+    created: CreatedArchive,
+    manifest: bytes,
+    folder: Path,
+    *,
+    watch: Watch,
+) -> list[Check]:
+    """Store archive and manifest and read both back.
+
+    Raises:
+        VerificationError: what came back is not what was stored. BackupError: from the store.
+    """
+    destination.store(created.archive.path, name)
+    checks = prove_stored(lambda: destination.open(name), created.archive, watch=watch)
+    if failures(checks):
+        raise VerificationError(
+            f"The stored archive does not give back what was written ({reason_of(checks)}).",
+            "It was removed. Check the disk of the archives folder.",
+        )
+    draft = folder / "manifest.json"
+    write_synced(draft, manifest)
+    destination.store(draft, manifest_name(name))
+    with destination.open(manifest_name(name)) as stream:
+        is_same = stream.read(len(manifest) + 1) == manifest
+    if not is_same:
+        raise VerificationError("The stored manifest differs from what was written.", "Check the disk.")
+    return [*checks, Check(name="manifest", ok=True, evidence=f"SHA-256 {manifests.digest(manifest)}")]
+
+
+def _remove(destination: LocalDestination, name: str) -> None:
+    for each in (name, manifest_name(name)):
+        try:
+            destination.remove(each)
+        except BackupError as exc:
+            logger.error("An unproven file could not be removed: %s", exc)  # noqa: TRY400 - no traceback
+
+
+def _record_outcome(
+    backup: Backup,
+    copy: Copy,
+    *,
+    created: CreatedArchive,
+    manifest_sha256: str,
+    checks: list[Check],
+    started_at: datetime,
+    actor: Actor,
+) -> None:
+    snapshot, archive, now = created.snapshot, created.archive, timezone.now()
+    reason = reason_of(checks)
+    backup.taken_at = snapshot.taken_at
+    backup.finished_at = now
+    backup.size_bytes, backup.archive_bytes = archive.content_bytes, archive.archive_bytes
+    backup.sha256, backup.archive_sha256 = archive.sha256, archive.archive_sha256
+    backup.content_sha256, backup.manifest_sha256 = archive.content_sha256, manifest_sha256
+    backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
+    backup.remarks = list(snapshot.notes)
+    backup.pinned_seconds = snapshot.pinned_seconds
+    copy.stored_at = copy.checked_at = now
+    if reason:
+        backup.state, backup.verdict = Backup.State.FAILED, Verdict.FAILED
+        backup.failure_code = VerificationError.code
+        backup.reason = reason
+        backup.hint = "The archive is a true copy and was kept, but it is not proven good. Look at the source."
+        copy.state, copy.reason = Copy.State.FAILED, reason
+    else:
+        backup.state, backup.verdict = Backup.State.VERIFIED, Verdict.PASSED
+        backup.verified_at = now
+        copy.state = Copy.State.VERIFIED
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        backup.save()
+        copy.save()
+        Verification.objects.create(
+            backup=backup,
+            destination=copy.destination,
+            level=Verification.Level.CREATION,
+            verdict=backup.verdict,
+            reason=reason,
+            hint=backup.hint,
+            checks=[check.as_dict() for check in checks],
+            started_at=started_at,
+            finished_at=now,
+            requested_by_id=actor.id,
+            requested_by_name=actor.name,
+        )
+        _audit(backup, actor=actor)
+
+
+def _record_failure(backup: Backup, exc: BackupError, *, actor: Actor) -> None:
+    is_cancelled = isinstance(exc, CancelledError)
+    backup.state = Backup.State.CANCELLED if is_cancelled else Backup.State.FAILED
+    backup.finished_at = timezone.now()
+    backup.failure_code = exc.code
+    backup.reason, backup.hint = exc.message, exc.hint
+    if isinstance(exc, UnreachableError):
+        backup.verdict = Verdict.UNREACHABLE
+    elif isinstance(exc, VerificationError):
+        backup.verdict = Verdict.FAILED
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        backup.save()
+        _audit(backup, actor=actor)
+
+
+def _audit(backup: Backup, *, actor: Actor) -> None:
+    is_good = backup.state == Backup.State.VERIFIED
+    audit.record(
+        "create",
+        actor=actor,
+        outcome=AuditEvent.Outcome.DONE if is_good else AuditEvent.Outcome.FAILED,
+        database_name=backup.database.name,
+        subject=backup.pk,
+        detail=backup.reason,
+    )

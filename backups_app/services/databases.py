@@ -1,0 +1,178 @@
+"""What is under care: the SQLite aliases of the project, and files added by name."""
+
+from __future__ import annotations
+
+import tempfile
+import unicodedata
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.db import connections, transaction
+
+from .. import conf
+from ..core.errors import InputError, NotFoundError, RefusedError
+from ..core.files import create_private_folder
+from ..core.progress import Watch
+from ..core.sqlite import database_file, open_live
+from ..models import Database
+from . import audit
+from .audit import Actor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """An alias that is not under care, and why."""
+
+    alias: str
+    reason: str
+
+
+def sync_databases() -> list[Skipped]:
+    """Bring the rows in line with ``DATABASES``; returns the aliases that are left out.
+
+    A new SQLite alias comes under care, a moved one keeps its identity, one that is gone from
+    the settings keeps its backups and leaves care.
+    """
+    skipped: list[Skipped] = []
+    seen: list[str] = []
+    for alias in connections:
+        if alias == conf.CATALOG_ALIAS:
+            continue
+        facts = connections[alias].settings_dict
+        reason = _reason_to_skip(connections[alias].vendor, str(facts["NAME"]))
+        if reason:
+            skipped.append(Skipped(alias=alias, reason=reason))
+            continue
+        seen.append(alias)
+        _sync_alias(alias, _alias_path(facts))
+    Database.objects.exclude(alias="").exclude(alias__in=seen).filter(is_under_care=True).update(is_under_care=False)
+    return skipped
+
+
+def _reason_to_skip(vendor: str, name: str) -> str:
+    if vendor != "sqlite":
+        return f"{vendor} is not SQLite; back it up with its own tools"
+    if not name or ":memory:" in name or "mode=memory" in name:
+        return "it lives in memory only"
+    return ""
+
+
+def _alias_path(facts: dict[str, Any]) -> str:
+    name = str(facts["NAME"])
+    if name.startswith("file:"):
+        name = unquote(urlsplit(name).path)
+    return str(Path(name).absolute())
+
+
+def _sync_alias(alias: str, path: str) -> None:
+    row = Database.objects.filter(alias=alias).first()
+    if row is None:
+        with transaction.atomic(using=conf.CATALOG_ALIAS):
+            # Another process may have been faster; an added file may have taken the name.
+            name = alias if not Database.objects.filter(name=alias).exclude(alias=alias).exists() else f"{alias} (site)"
+            Database.objects.get_or_create(alias=alias, defaults={"name": name, "path": path})
+    elif row.path != path or not row.is_under_care:
+        Database.objects.filter(pk=row.pk).update(path=path, is_under_care=True)
+
+
+def databases_under_care() -> list[Database]:
+    """All databases under care, by name."""
+    return list(Database.objects.filter(is_under_care=True))
+
+
+def get_database(name: str) -> Database:
+    """The database of this name, under care.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = Database.objects.filter(name=name, is_under_care=True).first()
+    if found is None:
+        names = [each.name for each in databases_under_care()]
+        close = get_close_matches(name, names, n=1)
+        hint = f"Did you mean {close[0]!r}?" if close else f"Under care: {', '.join(names) or 'nothing yet'}."
+        raise NotFoundError(f"There is no database {name!r} under care.", hint)
+    return found
+
+
+def required_tables(database: Database) -> tuple[str, ...]:
+    """The tables that must hold rows: those of the row and those of the settings."""
+    return tuple(dict.fromkeys([*database.required_tables, *conf.get("REQUIRED_TABLES").get(database.name, ())]))
+
+
+def live_path(database: Database) -> Path:
+    """The path of a database under care, checked again at each use.
+
+    Raises:
+        RefusedError: an added file lies outside BACKUPS["ROOTS"] now.
+    """
+    path = Path(database.path)
+    if not database.alias:
+        _require_allowed(path)
+    return path
+
+
+def _require_allowed(path: Path) -> None:
+    resolved = path.resolve()
+    if not any(root in resolved.parents for root in conf.roots()):
+        allowed = ", ".join(str(root) for root in conf.roots()) or "none"
+        raise RefusedError(
+            f"{path} lies outside the folders that may be backed up.",
+            f"Add its folder to BACKUPS['ROOTS'] in the settings, or to the environment variable BACKUPS_ROOTS "
+            f"(allowed now: {allowed}).",
+        )
+
+
+def add_database(name: str, path: Path, *, actor: Actor, tables: tuple[str, ...] = ()) -> Database:
+    """Put another SQLite file under care.
+
+    Raises:
+        InputError: the name or the file cannot be used. NotFoundError: no file is there.
+        RefusedError: the file lies outside BACKUPS["ROOTS"], or name or file are taken.
+        BusyError: the file stayed locked.
+    """
+    _require_usable_name(name)
+    _require_allowed(path)
+    resolved = database_file(path)
+    _require_sqlite(resolved)
+    _require_free(name, resolved)
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        database = Database.objects.create(name=name, path=str(resolved), required_tables=list(tables))
+    audit.record("add-database", actor=actor, database_name=name, detail=str(resolved))
+    return database
+
+
+def _require_usable_name(name: str) -> None:
+    if not name or len(name) > 200 or name != name.strip() or name.startswith("-"):
+        raise InputError(
+            f"{name!r} cannot be the name of a database.",
+            "Use 1 to 200 characters, without blanks at the ends and not starting with '-'.",
+        )
+    if any(unicodedata.category(each) in ("Cc", "Cs") for each in name):
+        raise InputError("The name of a database may not hold control characters.", "Choose a plain name.")
+
+
+def _require_sqlite(path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=create_private_folder(conf.scratch_folder())) as staging:
+        opening = open_live(
+            path, staging=Path(staging), busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"), watch=Watch()
+        )
+        with opening:
+            pass
+
+
+def _require_free(name: str, path: Path) -> None:
+    if Database.objects.filter(name=name).exists():
+        raise RefusedError(f"The name {name!r} is taken.", "Choose another name.")
+    catalog = str(connections[conf.CATALOG_ALIAS].settings_dict["NAME"])
+    if path == Path(catalog).resolve():
+        raise RefusedError(
+            "The catalogue cannot be under care: a restore would roll its records back.",
+            "It can be rebuilt from the manifests beside the archives.",
+        )
+    for other in databases_under_care():
+        if Path(other.path).resolve() == path:
+            raise RefusedError(f"{path} is under care already, as {other.name!r}.", "Use that name.")

@@ -1,0 +1,36 @@
+"""Names of stored objects: readable, unique, and safe on any destination."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import UTC, datetime
+
+from ..core import archive as archives
+from ..core import manifest as manifests
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+def safe_name(database: str) -> str:
+    """The database's name as a file name part.
+
+    A plain name is kept. Any other becomes a readable rest with a digest of the full name, so
+    that two databases never share one.
+    """
+    if _PLAIN.fullmatch(database):
+        return database
+    rest = _UNSAFE.sub("-", database).strip("-.")[:40] or "database"
+    return f"{rest}-{hashlib.sha256(database.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def archive_name(database: str, *, created_at: datetime, backup_id: str) -> str:
+    """``<database>/<YYYY>/<database>-<UTC yyyymmddThhmmssZ>-<id>.sqlite3.zst``."""
+    moment, name = created_at.astimezone(UTC), safe_name(database)
+    return f"{name}/{moment:%Y}/{name}-{moment:%Y%m%dT%H%M%SZ}-{backup_id}{archives.SUFFIX}"
+
+
+def manifest_name(archive: str) -> str:
+    """The manifest stored beside an archive."""
+    return archive.removesuffix(archives.SUFFIX) + manifests.SUFFIX

@@ -1,0 +1,165 @@
+"""Verify stored copies again, and record the verdicts."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+from .. import conf
+from ..core import manifest as manifests
+from ..core.errors import KeyMissingError, NotFoundError, VerificationError
+from ..core.files import scratch_folder
+from ..core.manifest import Manifest
+from ..core.progress import ProgressCallback, Watch
+from ..core.verify import Check, failures, reason_of, verdict_for, verify_full, verify_quick
+from ..destinations import get_destination
+from ..models import AuditEvent, Backup, Copy, Verification
+from ..models.backup import Verdict
+from . import audit
+from .audit import Actor
+from .databases import required_tables
+from .heal import heal_interrupted
+from .names import manifest_name
+
+_DEEP_LEVELS = (Verification.Level.CREATION, Verification.Level.FULL)
+
+
+def verify_backup(
+    backup: Backup,
+    *,
+    level: str,
+    actor: Actor,
+    on_progress: ProgressCallback | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> list[Verification]:
+    """Verify each stored copy of ``backup`` at ``level`` and record one verdict per copy.
+
+    An unreachable store is recorded as ``unreachable``, never as ``failed``. The states of copy
+    and backup follow the evidence: see :func:`_settle`.
+
+    Raises:
+        NotFoundError: the backup has no stored copy. CancelledError, DeadlineError, DiskFullError
+            and the like: the copy could not be judged; nothing is recorded about it.
+    """
+    heal_interrupted()
+    copies = list(backup.copies.exclude(state=Copy.State.PENDING))
+    if not copies:
+        raise NotFoundError(f"Backup {backup.pk} has no stored copy.", "It failed before an archive was stored.")
+    watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
+    return [_verify_copy(backup, copy, level=level, actor=actor, watch=watch) for copy in copies]
+
+
+def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
+    """The manifest stored beside a copy, when it is the one that the catalogue knows.
+
+    Raises:
+        UnreachableError: it cannot be read. VerificationError: it was altered.
+    """
+    destination = get_destination(copy.destination)
+    with destination.open(manifest_name(copy.name)) as stream:
+        content = stream.read(manifests.MAX_BYTES + 1)
+    if manifests.digest(content) != expected_sha256:
+        raise VerificationError(
+            "The stored manifest is not the one that was written with this backup.",
+            "It was altered or replaced. Use another copy.",
+        )
+    return Manifest.from_bytes(content)
+
+
+def _verify_copy(backup: Backup, copy: Copy, *, level: str, actor: Actor, watch: Watch) -> Verification:
+    started_at = timezone.now()
+    checks: list[Check] = []
+    verdict, reason, hint = str(Verdict.PASSED), "", ""
+    try:
+        with scratch_folder(conf.scratch_folder(), f"verify-{uuid.uuid4().hex}") as scratch:
+            _check_copy(backup, copy, checks, level=level, scratch=scratch, watch=watch)
+        if failures(checks):
+            verdict, reason = Verdict.FAILED, reason_of(checks)
+            hint = "Use another copy, or an older verified backup; then look at the disk of this destination."
+    except (VerificationError, KeyMissingError) as exc:
+        verdict, reason, hint = verdict_for(exc), exc.message, exc.hint
+    verification = Verification(
+        backup=backup,
+        destination=copy.destination,
+        level=level,
+        verdict=verdict,
+        reason=reason,
+        hint=hint,
+        checks=[check.as_dict() for check in checks],
+        started_at=started_at,
+        finished_at=timezone.now(),
+        requested_by_id=actor.id,
+        requested_by_name=actor.name,
+    )
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        verification.save()
+        _settle(backup, copy, verification)
+        audit.record(
+            "verify",
+            actor=actor,
+            outcome=AuditEvent.Outcome.DONE if verdict == Verdict.PASSED else AuditEvent.Outcome.FAILED,
+            database_name=backup.database.name,
+            subject=backup.pk,
+            detail=f"{level} at {copy.destination}: {verdict}" + (f": {reason}" if reason else ""),
+        )
+    return verification
+
+
+def _check_copy(backup: Backup, copy: Copy, checks: list[Check], *, level: str, scratch: Path, watch: Watch) -> None:
+    """Append the checks made; those made before an error stay as evidence."""
+    manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
+    checks.append(Check(name="manifest", ok=True, evidence=f"SHA-256 {backup.manifest_sha256}"))
+    destination = get_destination(copy.destination)
+
+    open_stored = partial(destination.open, copy.name)
+    if level == Verification.Level.QUICK:
+        checks += verify_quick(open_stored, manifest, watch=watch)
+        return
+    checks += verify_full(
+        open_stored, manifest, required_tables=required_tables(backup.database), scratch=scratch, watch=watch
+    )
+
+
+def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
+    """Let the states of copy and backup follow a new verdict.
+
+    A passed ``full`` proves a copy. A passed ``quick`` shows that the bytes are those of the last
+    deep proof, so it proves a copy only when that one had passed. A backup is ``verified`` while
+    one copy is, ``failed`` when all are known to be bad, and stays as it is otherwise.
+    """
+    copy.checked_at = verification.finished_at
+    copy.reason = verification.reason
+    if verification.verdict != Verdict.PASSED:
+        copy.state = Copy.State(verification.verdict)
+    elif verification.level == Verification.Level.FULL or _passed_deep_proof(backup, copy):
+        copy.state = Copy.State.VERIFIED
+    copy.save()
+    backup.refresh_from_db()
+    backup.verdict = verification.verdict
+    states = set(backup.copies.values_list("state", flat=True))
+    if Copy.State.VERIFIED in states:
+        backup.state = Backup.State.VERIFIED
+        backup.failure_code = backup.reason = backup.hint = ""
+        if copy.state == Copy.State.VERIFIED:
+            backup.verified_at = verification.finished_at
+    elif states == {Copy.State.FAILED}:
+        backup.state = Backup.State.FAILED
+        backup.failure_code = VerificationError.code
+        backup.reason = verification.reason or backup.reason
+        backup.hint = verification.hint or backup.hint
+    backup.save()
+
+
+def _passed_deep_proof(backup: Backup, copy: Copy) -> bool:
+    last = (
+        backup.verifications.filter(destination=copy.destination, level__in=_DEEP_LEVELS)
+        .exclude(verdict__in=[Verdict.UNREACHABLE, Verdict.KEY_MISSING])
+        .order_by("-finished_at", "-pk")
+        .first()
+    )
+    return last is not None and last.verdict == Verdict.PASSED

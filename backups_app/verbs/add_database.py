@@ -1,0 +1,38 @@
+"""``add-database``: put another SQLite file under care."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..documents import database_document
+from ..services.audit import Actor
+from ..services.databases import add_database, sync_databases
+from .output import Output
+
+HELP = "put another SQLite file under care"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("name", metavar="NAME", help="a new name for it")
+    parser.add_argument("path", metavar="PATH", type=Path, help="the file, below one of BACKUPS['ROOTS']")
+    parser.add_argument(
+        "--require",
+        action="append",
+        default=[],
+        metavar="TABLE",
+        help="a table that must hold rows for a backup to be verified; may be repeated",
+    )
+
+
+def run(options: dict[str, Any], output: Output) -> int:
+    """Add the database."""
+    sync_databases()
+    path = options["path"].expanduser().absolute()
+    database = add_database(options["name"], path, actor=Actor.system(), tables=tuple(options["require"]))
+    output.line(f"{database.name} is under care: {database.path}")
+    output.line("Back it up now with `manage.py backup create` and its name.")
+    output.document({"databases": [database_document(database)]})
+    return 0

@@ -1,0 +1,96 @@
+"""What the command prints: one JSON document, or text for people; problems go to stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..core.errors import BackupError
+from ..core.terminal import printable
+
+_PLAIN_WIDTH = 200
+
+
+class Output:
+    """Where one run of a verb prints to."""
+
+    def __init__(self, *, is_json: bool, stdout: TextIO, stderr: TextIO) -> None:
+        self.is_json = is_json
+        self._stdout = stdout
+        self._stderr = stderr
+        self._errors: list[dict[str, str]] = []
+
+    def error(self, exc: BackupError, *, about: str = "") -> int:
+        """Report a failure on stderr, keep it for the JSON document, and return its exit code."""
+        self.problem(f"{about}: {exc.message}" if about else exc.message, exc.hint)
+        self._errors.append({"about": about, "code": exc.code, "message": exc.message, "hint": exc.hint})
+        return exc.exit_code
+
+    def problem(self, message: str, hint: str = "") -> None:
+        """Say on stderr what is wrong and what to do."""
+        self._write(self._stderr, f"Error: {message}")
+        if hint:
+            self._write(self._stderr, f"Hint: {hint}")
+
+    def note(self, text: str) -> None:
+        """Say something on stderr that is no failure."""
+        self._write(self._stderr, text)
+
+    def line(self, text: str = "") -> None:
+        """Print a line for people; nothing with ``--json``."""
+        if not self.is_json:
+            self._write(self._stdout, text)
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
+        """Print a table for people; nothing with ``--json``. Columns named with ``#`` align right."""
+        if self.is_json:
+            return
+        table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
+        for column in columns:
+            table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left")
+        for row in rows:
+            table.add_row(*(Text(printable(str(cell))) for cell in row))
+        is_terminal = self._stdout.isatty()
+        console = Console(file=self._stdout, width=None if is_terminal else _PLAIN_WIDTH, highlight=False)
+        console.print(table)
+
+    def document(self, document: dict[str, Any]) -> None:
+        """Print the one JSON document; nothing without ``--json``. Failures so far are added."""
+        if not self.is_json:
+            return
+        if self._errors:
+            document = {**document, "errors": self._errors}
+        self._stdout.write(json.dumps(document, indent=2, ensure_ascii=True) + "\n")
+
+    @staticmethod
+    def _write(stream: TextIO, text: str) -> None:
+        stream.write("\n".join(printable(each) for each in text.split("\n")) + "\n")
+
+
+def human_size(size_bytes: int | None) -> str:
+    """A size for people: ``1.4 MB``; a dash when unknown."""
+    if size_bytes is None:
+        return "–"
+    value = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def human_age(age: timedelta) -> str:
+    """An age for people: ``3 min``, ``5.2 h``, ``12 d``."""
+    seconds = age.total_seconds()
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 172_800 else f"{seconds / 86_400:.0f} d"

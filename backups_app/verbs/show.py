@@ -1,0 +1,66 @@
+"""``show``: everything known of one backup."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..documents import backup_document, verification_document
+from ..models import Backup
+from .find import find_backup
+from .output import Output, human_size
+
+HELP = "show one backup with its evidence"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", metavar="ID", help="id of a backup, or its beginning")
+
+
+def run(options: dict[str, Any], output: Output) -> int:
+    """Print the backup."""
+    backup = find_backup(options["id"])
+    verifications = list(backup.verifications.select_related("backup__database"))
+    _print(backup, output)
+    output.table(
+        ("verified", "level", "verdict", "check", "evidence"),
+        [
+            (
+                f"{verification.finished_at:%Y-%m-%d %H:%M:%S}",
+                verification.level,
+                verification.verdict,
+                check["name"],
+                check["evidence"],
+            )
+            for verification in verifications
+            for check in verification.checks or [{"name": "–", "evidence": verification.reason}]
+        ],
+    )
+    document = {
+        **backup_document(backup),
+        "verifications": [verification_document(each) for each in verifications],
+    }
+    output.document({"backups": [document]})
+    return 0
+
+
+def _print(backup: Backup, output: Output) -> None:
+    facts = [
+        ("backup", backup.pk),
+        ("database", backup.database.name),
+        ("state", backup.state),
+        ("verdict", backup.verdict or "–"),
+        ("taken", f"{backup.taken_at:%Y-%m-%d %H:%M:%S} UTC" if backup.taken_at else "–"),
+        ("size", f"{human_size(backup.size_bytes)}, stored as {human_size(backup.archive_bytes)}"),
+        ("sha256", backup.sha256 or "–"),
+        *((f"copy at {copy.destination}", f"{copy.name} ({copy.state})") for copy in backup.copies.all()),
+        *(("remark", remark) for remark in backup.remarks),
+    ]
+    if backup.note:
+        facts.append(("note", backup.note))
+    if backup.reason:
+        facts += [("reason", backup.reason), ("hint", backup.hint)]
+    for name, value in facts:
+        output.line(f"{name:<16} {value}")
+    output.table(("table", "rows#"), [(name, f"{rows:,}") for name, rows in backup.tables.items()])

@@ -1,0 +1,49 @@
+"""``status``: is the data safe?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..documents import health_document
+from ..services.databases import sync_databases
+from ..services.heal import heal_interrupted
+from ..services.status import check_health
+from .output import Output, human_age
+
+HELP = "say whether everything under care is safe; exit 8 when something needs attention"
+
+NEEDS_ATTENTION = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments: none."""
+
+
+def run(options: dict[str, Any], output: Output) -> int:
+    """Print the health."""
+    sync_databases()
+    heal_interrupted()
+    health = check_health()
+    output.table(
+        ("database", "last verified#", "limit#", "state"),
+        [
+            (
+                each.database.name,
+                "never" if (age := each.age(now=health.checked_at)) is None else f"{human_age(age)} ago",
+                human_age(each.limit),
+                "needs attention" if each.problems else "safe",
+            )
+            for each in health.databases
+        ],
+    )
+    if health.is_ok:
+        output.line("Everything under care has a verified backup within its limit.")
+    for problem in health.problems:
+        where = f"{problem.database}: " if problem.database else ""
+        output.line(f"! {where}{problem.message}")
+        output.line(f"  {problem.hint}")
+    for notice in health.notices:
+        output.note(f"Note: {notice}")
+    output.document({"health": health_document(health)})
+    return 0 if health.is_ok else NEEDS_ATTENTION

@@ -1,0 +1,97 @@
+"""``verify``: judge stored copies again."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..core.errors import BackupError, InputError, KeyMissingError, VerificationError, combined_exit_code
+from ..core.terminal import cancel_on_signal, progress_bar
+from ..documents import verification_document
+from ..models import Backup, Copy, Verification
+from ..models.backup import Verdict
+from ..services.audit import Actor
+from ..services.verify import verify_backup
+from .find import find_backup
+from .output import Output
+
+HELP = "verify stored backups and record the verdicts"
+
+_EXIT_CODES = {
+    Verdict.PASSED: 0,
+    Verdict.FAILED: VerificationError.exit_code,
+    Verdict.UNREACHABLE: VerificationError.exit_code,
+    Verdict.KEY_MISSING: KeyMissingError.exit_code,
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("ids", nargs="*", metavar="ID", help="ids of backups, or their beginnings")
+    parser.add_argument("--all", action="store_true", help="every stored backup")
+    parser.add_argument("--level", choices=["quick", "full"], default="full", help="how deep (default: full)")
+
+
+def run(options: dict[str, Any], output: Output) -> int:
+    """Verify each backup; one that fails does not stop the others."""
+    backups, codes = _chosen(options, output)
+    verifications: list[Verification] = []
+    with cancel_on_signal() as is_cancelled:
+        for backup in backups:
+            try:
+                with progress_bar(f"{backup.database.name} {backup.pk}") as on_progress:
+                    verifications += verify_backup(
+                        backup,
+                        level=options["level"],
+                        actor=Actor.system(),
+                        on_progress=on_progress,
+                        is_cancelled=is_cancelled,
+                    )
+            except BackupError as exc:
+                codes.append(output.error(exc, about=backup.pk))
+            if is_cancelled():
+                break
+    codes += [_report(verification, output) for verification in verifications]
+    output.table(
+        ("backup", "database", "copy", "level", "verdict", "checks#", "seconds#"),
+        [
+            (
+                each.backup_id,
+                each.backup.database.name,
+                each.destination,
+                each.level,
+                each.verdict,
+                len(each.checks),
+                f"{(each.finished_at - each.started_at).total_seconds():.1f}",
+            )
+            for each in verifications
+        ],
+    )
+    output.document({"verifications": [verification_document(each) for each in verifications]})
+    return combined_exit_code(codes)
+
+
+def _chosen(options: dict[str, Any], output: Output) -> tuple[list[Backup], list[int]]:
+    if options["all"]:
+        if options["ids"]:
+            raise InputError("Both ids and --all were given.", "Give one of them.")
+        stored = Copy.objects.exclude(state=Copy.State.PENDING).values("backup")
+        return list(Backup.objects.filter(pk__in=stored).select_related("database")), []
+    if not options["ids"]:
+        raise InputError("No backup was named.", "Give one or more ids, or --all.")
+    backups: dict[str, Backup] = {}
+    codes: list[int] = []
+    for given in options["ids"]:
+        try:
+            backup = find_backup(given)
+        except BackupError as exc:
+            codes.append(output.error(exc))
+        else:
+            backups[backup.pk] = backup
+    return list(backups.values()), codes
+
+
+def _report(verification: Verification, output: Output) -> int:
+    if verification.verdict != Verdict.PASSED:
+        output.problem(f"{verification.backup_id}: {verification.verdict}: {verification.reason}", verification.hint)
+    return _EXIT_CODES[Verdict(verification.verdict)]

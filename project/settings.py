@@ -1,0 +1,134 @@
+"""Settings of the console, and the example of embedding the app in a Django site.
+
+Runs with no environment at all. Everything that is written lies below ``BACKUPS_HOME``.
+"""
+
+import os
+from pathlib import Path
+
+from backups_app.core.sqlite import has_wal_reset_bug
+
+from .home import load_secret_key, prepare_home
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+HOME = prepare_home(Path(os.environ.get("BACKUPS_HOME") or BASE_DIR / "var").expanduser().absolute())
+
+
+def _words(name: str, separator: str = ",") -> list[str]:
+    return [word.strip() for word in os.environ.get(name, "").split(separator) if word.strip()]
+
+
+DEBUG = os.environ.get("DJANGO_DEBUG", "").lower() in ("1", "true", "yes", "on")
+SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or load_secret_key(HOME / "state" / "secret_key")
+ALLOWED_HOSTS = _words("DJANGO_ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_q",
+    "backups_app",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "project.urls"
+WSGI_APPLICATION = "project.wsgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+
+def _sqlite(path: Path, *, journal_mode: str, synchronous: str) -> dict[str, object]:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": path,
+        "OPTIONS": {
+            # DEFERRED transactions lose work under load: they cannot wait when they turn to writing.
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 10,
+            "init_command": f"PRAGMA journal_mode={journal_mode}; PRAGMA synchronous={synchronous};",
+        },
+    }
+
+
+DATABASES = {
+    # The data under care: the site's own tables, users and sessions among them.
+    "default": _sqlite(HOME / "site.sqlite3", journal_mode="WAL", synchronous="NORMAL"),
+    # What the app knows. Apart, so that restoring the site never rolls back its own records.
+    # Several processes checkpoint it, so it is WAL only where SQLite does that without a bug.
+    "catalog": _sqlite(
+        HOME / "catalog.sqlite3",
+        journal_mode="DELETE" if has_wal_reset_bug() else "WAL",
+        synchronous="FULL",
+    ),
+}
+DATABASE_ROUTERS = ["backups_app.routers.CatalogRouter"]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+Q_CLUSTER = {
+    "name": "backups",
+    "orm": "catalog",
+    "workers": 2,
+    "queue_limit": 1,
+    "bulk": 1,
+    "ack_failures": True,
+    "max_attempts": 1,
+    "timeout": 6 * 3600,
+    "retry": 7 * 3600,
+    "catch_up": False,
+    "label": "Queue",
+}
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+STATIC_URL = "static/"
+STATIC_ROOT = HOME / "static"
+WHITENOISE_USE_FINDERS = True  # no collectstatic step
+
+LOGIN_URL = "admin:login"
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+
+BACKUPS = {
+    "HOME": HOME,
+    "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
+}
