@@ -25,7 +25,7 @@ TAG = "backups"
 @register(TAG)
 def check_catalog(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
     """The control database exists, lies apart, and is routed to."""
-    databases = settings.DATABASES
+    databases: dict[str, dict[str, Any]] = settings.DATABASES
     if conf.CATALOG_ALIAS not in databases:
         return [
             Error(
@@ -169,7 +169,7 @@ def check_databases(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> 
             id="backups.I001",
         )
         for alias, database in settings.DATABASES.items()
-        if alias != conf.CATALOG_ALIAS and database.get("ENGINE") and "sqlite" not in database["ENGINE"]
+        if alias != conf.CATALOG_ALIAS and "sqlite" not in str(database.get("ENGINE", "sqlite"))
     ]
     if has_wal_reset_bug():
         import sqlite3

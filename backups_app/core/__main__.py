@@ -62,7 +62,7 @@ def _print(inspection: Inspection, *, is_json: bool) -> None:
     manifest, census = inspection.manifest, inspection.census
     if is_json:
         document = {
-            "bytes": inspection.bytes,
+            "bytes": inspection.size_bytes,
             "sha256": inspection.sha256,
             "archive_bytes": inspection.archive_bytes,
             "archive_sha256": inspection.archive_sha256,
@@ -76,7 +76,7 @@ def _print(inspection: Inspection, *, is_json: bool) -> None:
         print(f"database  {printable(manifest.database)}")
         print(f"taken     {manifest.taken_at.isoformat()}")
         print(f"backup    {printable(manifest.id)}")
-    print(f"size      {inspection.bytes:,} bytes, stored as {inspection.archive_bytes:,}")
+    print(f"size      {inspection.size_bytes:,} bytes, stored as {inspection.archive_bytes:,}")
     print(f"sha256    {inspection.sha256}")
     for check in inspection.checks:
         print(f"{'ok    ' if check.ok else 'FAILED'}    {check.name}: {printable(check.evidence)}")

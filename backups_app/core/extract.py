@@ -70,7 +70,7 @@ class Inspection:
 
     archive_bytes: int
     archive_sha256: str
-    bytes: int
+    size_bytes: int
     sha256: str
     manifest: Manifest | None
     """The manifest beside the archive; ``None`` when there is none."""
@@ -159,7 +159,7 @@ def _inspected(manifest: Manifest, checks: list[Check]) -> Inspection:
     return Inspection(
         archive_bytes=manifest.archive_bytes,
         archive_sha256=manifest.archive_sha256,
-        bytes=manifest.bytes,
+        size_bytes=manifest.size_bytes,
         sha256=manifest.sha256,
         manifest=manifest,
         census=manifest.census,
@@ -187,7 +187,7 @@ def _unpack_foreign(archive: Path, target: Path, *, watch: Watch) -> Inspection:
     return Inspection(
         archive_bytes=read.archive_bytes,
         archive_sha256=read.archive_sha256,
-        bytes=read.content_bytes,
+        size_bytes=read.content_bytes,
         sha256=read.sha256,
         manifest=None,
         census=census,

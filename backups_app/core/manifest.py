@@ -54,7 +54,7 @@ class Manifest:
     archive_sha256: str
     compression: str = "zstd"
     encryption: str | None = None
-    bytes: int
+    size_bytes: int
     sha256: str
     content_sha256: str
     census: Census
@@ -85,7 +85,7 @@ class Manifest:
                     "encryption": self.encryption,
                 },
                 "snapshot": {
-                    "bytes": self.bytes,
+                    "bytes": self.size_bytes,
                     "sha256": self.sha256,
                     "content_sha256": self.content_sha256,
                     "journal_mode": self.journal_mode,
@@ -125,7 +125,7 @@ class Manifest:
                 archive_sha256=_digest(archive["sha256"]),
                 compression=_text(archive["compression"]),
                 encryption=None if archive["encryption"] is None else _text(archive["encryption"]),
-                bytes=_size(snapshot["bytes"]),
+                size_bytes=_size(snapshot["bytes"]),
                 sha256=_digest(snapshot["sha256"]),
                 content_sha256=_digest(snapshot["content_sha256"]),
                 census=Census.from_dict(document["census"]),

@@ -268,14 +268,14 @@ def unpack(open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: 
     Raises:
         UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError.
     """
-    require_free_space(target.parent, manifest.bytes, purpose="the unpacked database")
+    require_free_space(target.parent, manifest.size_bytes, purpose="the unpacked database")
     read = unpack_archive(
-        open_stored, target, limit_bytes=manifest.bytes, total_bytes=manifest.archive_bytes, watch=watch
+        open_stored, target, limit_bytes=manifest.size_bytes, total_bytes=manifest.archive_bytes, watch=watch
     )
     return check_reading(
         read,
         archive_bytes=manifest.archive_bytes,
         archive_sha256=manifest.archive_sha256,
-        content_bytes=manifest.bytes,
+        content_bytes=manifest.size_bytes,
         sha256=manifest.sha256,
     )

@@ -145,7 +145,7 @@ def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) 
         archive_name=backup.archive_name,
         archive_bytes=archive.archive_bytes,
         archive_sha256=archive.archive_sha256,
-        bytes=archive.content_bytes,
+        size_bytes=archive.content_bytes,
         sha256=archive.sha256,
         content_sha256=archive.content_sha256,
         census=snapshot.census,

@@ -53,7 +53,7 @@ class Command(BaseCommand):
         """One sub-parser per verb; the options every command has may follow the verb too."""
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.epilog = _EPILOG
-        common = argparse.ArgumentParser(add_help=False)
+        common = CommandParser(add_help=False)
         common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
         common.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=argparse.SUPPRESS)
         common.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS)
