@@ -1,0 +1,8 @@
+"""The screens: permission → form → service → message. No file, SQL or crypto code lives here."""
+
+from .audit import AuditEventAdmin
+from .backup import BackupAdmin
+from .database import DatabaseAdmin
+from .verification import VerificationAdmin
+
+__all__ = ["AuditEventAdmin", "BackupAdmin", "DatabaseAdmin", "VerificationAdmin"]

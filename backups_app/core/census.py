@@ -29,7 +29,8 @@ class Census:
     tables: dict[str, int]
     """Rows per table, SQLite's own ``sqlite_*`` tables left out."""
     uncounted: tuple[str, ...] = ()
-    """Virtual tables whose module is not available here; their stored rows are in ``tables``."""
+    """Virtual tables whose module is not available here (their stored rows are in ``tables``), and
+    tables whose name is not UTF-8, which Python cannot ask for."""
     schema_sha256: str
     page_size: int
     page_count: int
@@ -166,6 +167,8 @@ def _schema_digest(schema: list[tuple[str, str, str, str | None]]) -> str:
 def _count_rows(connection: sqlite3.Connection, name: str, sql: str) -> int | None:
     virtual = _VIRTUAL.match(sql)
     statement = f"SELECT count(*) FROM {quoted(name)}"  # noqa: S608 - the name is quoted
+    if not _is_utf8(name):
+        return None
     if virtual is None:
         return int(connection.execute(statement).fetchone()[0])
     if virtual.group(1).lower() not in _COUNTABLE_MODULES:
@@ -178,6 +181,14 @@ def _count_rows(connection: sqlite3.Connection, name: str, sql: str) -> int | No
         if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
             raise
         return None
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _columns(connection: sqlite3.Connection, table: str) -> set[str]:

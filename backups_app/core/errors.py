@@ -127,14 +127,18 @@ def combined_exit_code(codes: Iterable[int]) -> int:
 # SQLITE_BUSY and SQLITE_LOCKED, primary result codes (https://sqlite.org/rescode.html).
 _BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
+SQLITE_ERRORS = (sqlite3.Error, UnicodeError)
+"""What ``sqlite3`` raises: a message of SQLite that is not UTF-8 (the name in a damaged schema)
+comes as ``UnicodeDecodeError`` in place of ``sqlite3.Error``."""
 
-def primary_code(exc: sqlite3.Error) -> int:
+
+def primary_code(exc: sqlite3.Error | UnicodeError) -> int:
     """The primary SQLite result code of an exception, 0 when it carries none."""
     return (getattr(exc, "sqlite_errorcode", None) or 0) & 0xFF
 
 
-def from_sqlite(exc: sqlite3.Error, *, doing: str) -> BackupError:
-    """Translate an SQLite error met while ``doing`` (a phrase such as "reading shop.db")."""
+def from_sqlite(exc: sqlite3.Error | UnicodeError, *, doing: str) -> BackupError:
+    """Translate one of ``SQLITE_ERRORS`` met while ``doing`` (a phrase such as "reading shop.db")."""
     code = primary_code(exc)
     if code in _BUSY_CODES:
         return BusyError(
@@ -149,7 +153,7 @@ def from_sqlite(exc: sqlite3.Error, *, doing: str) -> BackupError:
             f"The file is not an SQLite database (found while {doing}).",
             "Check the path. An encrypted (SEE, SQLCipher) database cannot be read here.",
         )
-    if code == sqlite3.SQLITE_CORRUPT:
+    if code == sqlite3.SQLITE_CORRUPT or isinstance(exc, UnicodeError):
         return VerificationError(
             f"The database is damaged: {exc} (found while {doing}).",
             "Keep the file as it is. Extract the newest verified backup to a new file and compare.",
@@ -190,7 +194,7 @@ def translated(doing: str) -> Iterator[None]:
     """Turn SQLite and operating system errors raised inside into :class:`BackupError`."""
     try:
         yield
-    except sqlite3.Error as exc:
+    except SQLITE_ERRORS as exc:
         raise from_sqlite(exc, doing=doing) from exc
     except OSError as exc:
         raise from_os(exc, doing=doing) from exc

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from .errors import BackupError, InputError, NotFoundError, from_sqlite, primary_code
+from .errors import SQLITE_ERRORS, BackupError, InputError, NotFoundError, from_sqlite, primary_code
 from .progress import Watch
 
 Access = Literal["read-write", "immutable", "staged copy"]
@@ -199,7 +199,7 @@ def open_live(path: Path, *, staging: Path, busy_timeout_seconds: float, watch: 
 class _CannotPinError(Exception):
     """The opening failed before anybody could use the connection."""
 
-    def __init__(self, cause: sqlite3.Error) -> None:
+    def __init__(self, cause: sqlite3.Error | UnicodeError) -> None:
         super().__init__(str(cause))
         self.cause = cause
 
@@ -214,7 +214,7 @@ def _pinned(path: Path, parameters: str, *, busy_timeout_seconds: float, watch: 
         try:
             connection.execute("PRAGMA query_only=ON")
             pin(connection, busy_timeout_seconds=busy_timeout_seconds, watch=watch)
-        except sqlite3.Error as exc:
+        except SQLITE_ERRORS as exc:
             raise _CannotPinError(exc) from exc
         try:
             yield connection

@@ -15,7 +15,14 @@ from typing import Literal
 
 from .archive import OpenStored, ReadArchive, read_chunks, unpack_archive
 from .census import Census, quoted, take_census
-from .errors import KeyMissingError, UnreachableError, VerificationError, from_sqlite, primary_code
+from .errors import (
+    SQLITE_ERRORS,
+    KeyMissingError,
+    UnreachableError,
+    VerificationError,
+    from_sqlite,
+    primary_code,
+)
 from .files import require_free_space
 from .manifest import Manifest
 from .progress import Watch
@@ -85,7 +92,7 @@ def check_database(
                 if is_thorough:
                     checks.append(_check_foreign_keys(connection))
             found = take_census(connection, watch=watch)
-    except sqlite3.Error as exc:
+    except SQLITE_ERRORS as exc:
         error = from_sqlite(exc, doing="checking the copy")
         checks.append(Check(name="readable", ok=False, evidence=error.message))
         return checks
@@ -153,8 +160,8 @@ def _check_structure_by_table(connection: sqlite3.Connection, pragma: str, *, re
     for name in names:
         try:
             lines = _pragma_lines(connection, f"PRAGMA {pragma}({quoted(name)})")
-        except sqlite3.OperationalError as exc:
-            if primary_code(exc) != sqlite3.SQLITE_ERROR:
+        except (sqlite3.OperationalError, UnicodeEncodeError) as exc:
+            if isinstance(exc, sqlite3.Error) and primary_code(exc) != sqlite3.SQLITE_ERROR:
                 raise
             skipped.append(name)
         else:

@@ -12,6 +12,7 @@ from ..core.files import create_private_folder, file_lock
 from ..models import Database
 
 _APPS = ("backups_app", "django_q")
+_ready_files: set[str] = set()
 
 
 def require_catalog() -> None:
@@ -47,11 +48,18 @@ def missing_migrations() -> list[str]:
 
 
 def is_ready() -> bool:
-    """Whether the catalogue is there, readable and fits the code; never raises for its state."""
-    try:
-        return not _is_missing() and not missing_migrations()
-    except DatabaseError:
-        return False
+    """Whether the catalogue is there, readable and fits the code; never raises for its state.
+
+    A page asks this every time, so a yes is remembered: a catalogue does not become older than
+    the code of a running process.
+    """
+    if not _ready_files:
+        try:
+            if not _is_missing() and not missing_migrations():
+                _ready_files.add(str(connections[conf.CATALOG_ALIAS].settings_dict["NAME"]))
+        except DatabaseError:
+            return False
+    return str(connections[conf.CATALOG_ALIAS].settings_dict["NAME"]) in _ready_files
 
 
 def _is_missing() -> bool:

@@ -176,3 +176,15 @@ def _require_free(name: str, path: Path) -> None:
     for other in databases_under_care():
         if Path(other.path).resolve() == path:
             raise RefusedError(f"{path} is under care already, as {other.name!r}.", "Use that name.")
+
+
+def change_policy(database: Database, *, required_tables: list[str], freshness_hours: int | None, actor: Actor) -> None:
+    """Change what is asked of a database's backups from now on, and record the change."""
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        Database.objects.filter(pk=database.pk).update(required_tables=required_tables, freshness_hours=freshness_hours)
+        audit.record(
+            "change-policy",
+            actor=actor,
+            database_name=database.name,
+            detail=f"required tables {required_tables}, freshness limit {freshness_hours or 'as in the settings'}",
+        )

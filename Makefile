@@ -1,0 +1,44 @@
+# The entry points of the project. Each target does its own set-up.
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+
+.PHONY: help install demo test lint format bench clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=…"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@touch $@
+
+install: $(VENV)/.run  ## Make the virtual environment with what the app needs
+
+demo: install  ## A sample site, the old copy and ours judged, then the admin (ARGS=--no-serve: report only)
+	@$(BIN)/python manage.py backup demo $(ARGS)
+
+test: $(VENV)/.dev  ## Run the tests
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/.dev  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev  ## Put the code in its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:  ## Remove what the targets made, but no data
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage benchmarks/work

@@ -1,0 +1,216 @@
+"""Backups: what is proven, and *Verify*."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Model, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..core.errors import BackupError
+from ..models import Backup, Copy, Verification
+from ..models.backup import Verdict
+from ..services.audit import Actor
+from ..services.verify import verify_backup
+from . import display
+from .base import EvidenceAdmin
+
+_LEVELS = {Verification.Level.QUICK, Verification.Level.FULL}
+
+
+@admin.register(Backup)
+class BackupAdmin(EvidenceAdmin):
+    """Every attempt, its outcome and its evidence."""
+
+    list_display = ["when", "database", "state_badge", "verdict_badge", "rows", "size", "stored", "trigger", "id"]
+    list_display_links = ["when"]
+    list_filter = ["state", "verdict", "trigger", "database"]
+    list_select_related = ["database"]
+    list_per_page = 50
+    search_fields = ["id", "database__name", "note", "sha256", "archive_sha256"]
+    date_hierarchy = "created_at"
+    actions = None
+    fieldsets = [
+        (None, {"fields": ["state_badge", "explanation", "database_link", "when", "rows", "size", "stored", "note"]}),
+        (gettext_lazy("Evidence"), {"fields": ["evidence"]}),
+        (gettext_lazy("Rows per table"), {"fields": ["tables"]}),
+        (gettext_lazy("Copies and recovery"), {"fields": ["copies_table", "recovery"]}),
+        (
+            gettext_lazy("Details"),
+            {
+                "classes": ["collapse"],
+                "fields": [
+                    "id",
+                    "trigger",
+                    "requested_by_name",
+                    "created_at",
+                    "taken_at",
+                    "finished_at",
+                    "pinned_seconds",
+                    "remarks_list",
+                    "sha256",
+                    "archive_sha256",
+                    "content_sha256",
+                    "manifest_sha256",
+                ],
+            },
+        ),
+    ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        """Everything."""
+        return [str(name) for _title, options in self.fieldsets for name in options["fields"]]
+
+    @admin.display(description=gettext_lazy("taken"), ordering="created_at")
+    def when(self, backup: Backup) -> SafeString | str:
+        """Age of the data, or of the attempt."""
+        return display.age(backup.taken_at or backup.created_at)
+
+    @admin.display(description=gettext_lazy("state"), ordering="state")
+    def state_badge(self, backup: Backup) -> SafeString:
+        """The state."""
+        return display.badge(backup.state, backup.get_state_display())
+
+    @admin.display(description=gettext_lazy("last verdict"), ordering="verdict")
+    def verdict_badge(self, backup: Backup) -> SafeString:
+        """The last verdict."""
+        return display.badge(backup.verdict, backup.get_verdict_display())
+
+    @admin.display(description=gettext_lazy("rows"), ordering="row_count")
+    def rows(self, backup: Backup) -> SafeString | str:
+        """Rows in all tables."""
+        return display.count(backup.row_count)
+
+    @admin.display(description=gettext_lazy("size"), ordering="size_bytes")
+    def size(self, backup: Backup) -> SafeString | str:
+        """Size of the database."""
+        return display.size(backup.size_bytes)
+
+    @admin.display(description=gettext_lazy("stored size"), ordering="archive_bytes")
+    def stored(self, backup: Backup) -> SafeString | str:
+        """Size of the archive."""
+        return display.size(backup.archive_bytes)
+
+    @admin.display(description=gettext_lazy("explanation"))
+    def explanation(self, backup: Backup) -> SafeString | str:
+        """What the state means, in words."""
+        if backup.state == Backup.State.VERIFIED:
+            return _(
+                "The stored archive was read back and gives exactly the database as it was at the time taken, "
+                "with every row that was committed by then."
+            )
+        if backup.state == Backup.State.RUNNING:
+            return _("The backup is being made.")
+        return format_html("{}<br>{}", backup.reason, backup.hint)
+
+    @admin.display(description=gettext_lazy("database"))
+    def database_link(self, backup: Backup) -> SafeString:
+        """The database, linked."""
+        url = reverse("admin:backups_app_database_change", args=[backup.database_id])
+        return format_html('<a href="{}">{}</a>', url, backup.database.name)
+
+    @admin.display(description=gettext_lazy("tables"))
+    def tables(self, backup: Backup) -> SafeString | str:
+        """Rows per table."""
+        return display.rows_table(backup.tables)
+
+    @admin.display(description=gettext_lazy("verifications"))
+    def evidence(self, backup: Backup) -> SafeString | str:
+        """Each verification with its checks."""
+        found = [
+            {
+                "row": each,
+                "badge": display.badge(each.verdict, each.get_verdict_display()),
+                "age": display.age(each.finished_at),
+                "checks": display.checks_table(each.checks),
+            }
+            for each in backup.verifications.all()[:10]
+        ]
+        return render_to_string("admin/backups_app/evidence.html", {"verifications": found}) if found else display.DASH
+
+    @admin.display(description=gettext_lazy("copies"))
+    def copies_table(self, backup: Backup) -> SafeString | str:
+        """Where the archive is kept."""
+        found = [
+            {
+                "row": copy,
+                "badge": display.badge(copy.state, copy.get_state_display()),
+                "age": display.age(copy.checked_at),
+            }
+            for copy in backup.copies.all()
+        ]
+        return render_to_string("admin/backups_app/copies_table.html", {"copies": found}) if found else display.DASH
+
+    @admin.display(description=gettext_lazy("recovery without this app"))
+    def recovery(self, backup: Backup) -> SafeString | str:
+        """The command that gives the database back with stock tools."""
+        if not backup.archive_sha256:
+            return display.DASH
+        name = backup.archive_name.rsplit("/", 1)[-1]
+        return format_html('<code class="walsafe-command">zstd -d {} -o recovered.sqlite3</code>', name)
+
+    @admin.display(description=gettext_lazy("remarks"))
+    def remarks_list(self, backup: Backup) -> str:
+        """What an operator should know."""
+        return " ".join(backup.remarks) or display.DASH
+
+    # Verify
+
+    def get_urls(self) -> list[URLPattern]:
+        """The stock pages and the confirmation of *Verify*."""
+        own = self.own_path(
+            "<str:backup_id>/verify/", self.verify_view, permission="verify_backup", name="backups_app_backup_verify"
+        )
+        return [own, *super().get_urls()]
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The detail page, with *Verify* for those who may."""
+        can_verify = request.user.has_perm("backups_app.verify_backup")
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "can_verify": can_verify})
+
+    def verify_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
+        """GET shows what will happen, POST does it."""
+        backup = self.get_queryset(request).select_related("database").filter(pk=backup_id).first()
+        if backup is None:
+            raise Http404
+        if request.method == "POST" and request.POST.get("level") in _LEVELS:
+            return self._verify(request, backup, level=request.POST["level"])
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "title": _("Verify backup"),
+            "backup": backup,
+            "has_copies": backup.copies.exclude(state=Copy.State.PENDING).exists(),
+        }
+        return TemplateResponse(request, "admin/backups_app/confirm_verify.html", context)
+
+    def _verify(self, request: HttpRequest, backup: Backup, *, level: str) -> HttpResponseRedirect:
+        try:
+            found = verify_backup(backup, level=level, actor=Actor.of(request.user))
+        except BackupError as exc:
+            messages.error(request, f"{exc.message} {exc.hint}")
+            found = []
+        for each in found:
+            if each.verdict == Verdict.PASSED:
+                messages.success(request, _("The copy at %(place)s passed.") % {"place": each.destination})
+            else:
+                messages.error(request, f"{each.destination}: {each.get_verdict_display()}: {each.reason} {each.hint}")
+        return HttpResponseRedirect(reverse("admin:backups_app_backup_change", args=[backup.pk]))
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Backup]:
+        """All backups; the large census only where it is shown."""
+        queryset = super().get_queryset(request)
+        match = request.resolver_match
+        is_list = match is not None and match.url_name == "backups_app_backup_changelist"
+        return queryset.defer("census", "remarks") if is_list else queryset

@@ -1,0 +1,82 @@
+"""What the screens share: nothing that is evidence can be edited, and the catalogue must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path
+
+from .. import conf
+from ..services import catalog
+
+View = Callable[..., HttpResponseBase]
+
+
+class CatalogAdmin(admin.ModelAdmin):
+    """A screen on rows of the catalogue. Rows appear and go through services only."""
+
+    save_on_top = False
+    show_full_result_count = False
+    actions_selection_counter = False
+
+    class Media:
+        css = {"all": ["backups_app/admin.css"]}
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Rows are made by services."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Rows are removed by services."""
+        return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, or what to do when there is no catalogue."""
+        return self._missing(request) or super().changelist_view(request, extra_context)
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The detail page, or what to do when there is no catalogue."""
+        return self._missing(request) or super().changeform_view(request, object_id, form_url, extra_context)
+
+    def own_path(self, route: str, view: View, *, permission: str, name: str) -> URLPattern:
+        """An extra page of this screen, for people with ``permission`` (of this app) only."""
+
+        @wraps(view)
+        def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if not request.user.has_perm(f"backups_app.{permission}"):
+                raise PermissionDenied
+            return self._missing(request) or view(request, *args, **kwargs)
+
+        return path(route, self.admin_site.admin_view(guarded), name=name)
+
+    def _missing(self, request: HttpRequest) -> TemplateResponse | None:
+        if catalog.is_ready():
+            return None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "The backup catalogue is not ready",
+            "command": f"python manage.py migrate --database {conf.CATALOG_ALIAS}",
+        }
+        return TemplateResponse(request, "admin/backups_app/catalog_missing.html", context, status=503)
+
+
+class EvidenceAdmin(CatalogAdmin):
+    """A screen on rows that nobody may change."""
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Evidence is never edited."""
+        return False

@@ -1,0 +1,184 @@
+"""Databases under care: are they safe, and *Back up now*."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, OuterRef, QuerySet, Subquery
+from django.forms import ModelForm
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from ..models import Backup, Database
+from ..services.audit import Actor
+from ..services.create import create_backup
+from ..services.databases import change_policy, sync_databases
+from ..services.status import freshness_limit
+from . import display
+from .base import CatalogAdmin
+
+
+class PolicyForm(ModelForm):
+    """What a person may decide about a database."""
+
+    class Meta:
+        model = Database
+        fields = ["required_tables", "freshness_hours"]
+
+    def clean_required_tables(self) -> list[str]:
+        """A list of table names."""
+        given = self.cleaned_data["required_tables"]
+        if not isinstance(given, list) or not all(isinstance(each, str) and each for each in given):
+            raise forms.ValidationError(_('Give a list of table names, such as ["auth_user"], or [].'))
+        return list(dict.fromkeys(given))
+
+
+@admin.register(Database)
+class DatabaseAdmin(CatalogAdmin):
+    """One line per database: what is proven, when, how big, how many rows."""
+
+    form = PolicyForm
+    list_display = ["name", "health", "last_verified", "rows", "size", "path"]
+    list_filter = ["is_under_care"]
+    search_fields = ["name", "path"]
+    actions = ["back_up_now"]
+    readonly_fields = ["health", "last_verified", "rows", "size", "path", "alias", "identity", "added_at", "tables"]
+    fieldsets = [
+        (None, {"fields": ["health", "last_verified", "rows", "size", "path"]}),
+        (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours"]}),
+        (gettext_lazy("Rows in the last verified backup"), {"fields": ["tables"]}),
+        (gettext_lazy("Identity"), {"fields": ["alias", "identity", "added_at"]}),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Database]:
+        """Each database with its last verified backup, in one query."""
+        last = Backup.objects.filter(database=OuterRef("pk"), state=Backup.State.VERIFIED).order_by("-taken_at")
+        facts = {
+            f"last_{name}": Subquery(last.values(name)[:1])
+            for name in ("id", "taken_at", "row_count", "size_bytes", "census")
+        }
+        databases: QuerySet[Database] = super().get_queryset(request)
+        return databases.annotate(**facts)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """The list, brought in line with the settings first."""
+        missing = self._missing(request)
+        if missing is not None:
+            return missing
+        sync_databases()
+        return super().changelist_view(request, extra_context)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Only the policy can be changed."""
+        return request.user.has_perm("backups_app.change_database")
+
+    def save_model(self, request: HttpRequest, obj: Database, form: Any, change: bool) -> None:
+        """Record the policy through the service."""
+        change_policy(
+            obj,
+            required_tables=form.cleaned_data["required_tables"],
+            freshness_hours=form.cleaned_data["freshness_hours"],
+            actor=Actor.of(request.user),
+        )
+
+    @admin.display(description=gettext_lazy("state"))
+    def health(self, database: Database) -> SafeString:
+        """Safe, or not."""
+        if not database.is_under_care:
+            return display.badge("cancelled", _("not under care"))
+        taken_at = getattr(database, "last_taken_at", None)
+        if taken_at is None:
+            return display.badge("failed", _("never verified"))
+        if timezone.now() - taken_at > freshness_limit(database):
+            return display.badge("attention", _("too old"))
+        return display.badge("safe", _("safe"))
+
+    @admin.display(description=gettext_lazy("last verified backup"), ordering="last_taken_at")
+    def last_verified(self, database: Database) -> SafeString | str:
+        """How old the newest proven data is, linked to its backup."""
+        ago = display.age(getattr(database, "last_taken_at", None))
+        backup_id = getattr(database, "last_id", None)
+        if backup_id is None:
+            return ago
+        return format_html('<a href="{}">{}</a>', reverse("admin:backups_app_backup_change", args=[backup_id]), ago)
+
+    @admin.display(description=gettext_lazy("rows"), ordering="last_row_count")
+    def rows(self, database: Database) -> SafeString | str:
+        """Rows in the last verified backup."""
+        return display.count(getattr(database, "last_row_count", None))
+
+    @admin.display(description=gettext_lazy("size"), ordering="last_size_bytes")
+    def size(self, database: Database) -> SafeString | str:
+        """Size of the last verified backup's database."""
+        return display.size(getattr(database, "last_size_bytes", None))
+
+    @admin.display(description=gettext_lazy("tables"))
+    def tables(self, database: Database) -> SafeString | str:
+        """Rows per table in the last verified backup."""
+        census = getattr(database, "last_census", None) or {}
+        return display.rows_table(census.get("tables", {}))
+
+    # Back up now
+
+    def get_urls(self) -> list[URLPattern]:
+        """The stock pages and the confirmation of *Back up now*."""
+        own = self.own_path(
+            "back-up-now/", self.back_up_view, permission="create_backup", name="backups_app_database_back_up"
+        )
+        return [own, *super().get_urls()]
+
+    def has_create_permission(self, request: HttpRequest) -> bool:
+        """Whether *Back up now* is offered."""
+        return request.user.has_perm("backups_app.create_backup")
+
+    @admin.action(description=gettext_lazy("Back up now"), permissions=["create"])
+    def back_up_now(self, request: HttpRequest, queryset: QuerySet[Database]) -> HttpResponseRedirect:
+        """From the list: ask for confirmation for the chosen databases."""
+        chosen = "&".join(f"id={pk}" for pk in queryset.values_list("pk", flat=True))
+        return HttpResponseRedirect(reverse("admin:backups_app_database_back_up") + "?" + chosen)
+
+    def back_up_view(self, request: HttpRequest) -> HttpResponseBase:
+        """GET shows what will happen, POST does it."""
+        given = request.POST if request.method == "POST" else request.GET
+        ids = [value for value in given.getlist("id") if value.isdigit()]
+        databases = list(self.get_queryset(request).filter(pk__in=ids, is_under_care=True))
+        if not databases:
+            messages.warning(request, _("No database under care was chosen."))
+            return HttpResponseRedirect(reverse("admin:backups_app_database_changelist"))
+        if request.method == "POST":
+            return self._back_up(request, databases, note=request.POST.get("note", "").strip()[:2000])
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "title": _("Back up now"),
+            "databases": databases,
+        }
+        return TemplateResponse(request, "admin/backups_app/confirm_back_up.html", context)
+
+    def _back_up(self, request: HttpRequest, databases: list[Database], *, note: str) -> HttpResponseRedirect:
+        if not request.user.is_authenticated:
+            raise PermissionDenied
+        made = [
+            create_backup(database, actor=Actor.of(request.user), trigger=Backup.Trigger.ADMIN, note=note)
+            for database in databases
+        ]
+        good = [backup for backup in made if backup.state == Backup.State.VERIFIED]
+        if good:
+            text = ngettext("%(count)d verified backup was made.", "%(count)d verified backups were made.", len(good))
+            messages.success(request, text % {"count": len(good)})
+        for backup in made:
+            if backup not in good:
+                messages.error(request, f"{backup.database.name}: {backup.reason} {backup.hint}")
+        if len(made) == 1:
+            return HttpResponseRedirect(reverse("admin:backups_app_backup_change", args=[made[0].pk]))
+        return HttpResponseRedirect(reverse("admin:backups_app_backup_changelist"))

@@ -1,0 +1,91 @@
+"""How facts look on the screens: a word first, the exact value on hover, never colour alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from django.template.defaultfilters import filesizeformat
+from django.template.loader import render_to_string
+from django.utils import timezone
+from django.utils.formats import date_format, number_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
+
+DASH = "–"
+
+# State or verdict → the look of its badge. The symbol carries the meaning without colour.
+_LOOKS = {
+    "verified": ("good", "✓"),
+    "passed": ("good", "✓"),
+    "done": ("good", "✓"),
+    "safe": ("good", "✓"),
+    "running": ("busy", "…"),
+    "pending": ("busy", "…"),
+    "cancelled": ("idle", "–"),
+    "unreachable": ("warn", "?"),
+    "key_missing": ("warn", "?"),
+    "attention": ("warn", "!"),
+    "refused": ("warn", "!"),
+    "failed": ("bad", "✗"),
+}
+
+
+def badge(value: str, label: Any) -> SafeString:
+    """A state or verdict as a badge; a dash when there is none."""
+    if not value:
+        return mark_safe(DASH)  # noqa: S308 - a constant
+    look, symbol = _LOOKS.get(value, ("idle", "•"))
+    return format_html(
+        '<span class="walsafe-badge walsafe-{}"><span aria-hidden="true">{}</span> {}</span>', look, symbol, label
+    )
+
+
+def size(size_bytes: int | None) -> SafeString | str:
+    """A size for people, with the exact bytes on hover."""
+    if size_bytes is None:
+        return DASH
+    exact = _("%(bytes)s bytes") % {"bytes": number_format(size_bytes, force_grouping=True)}
+    return format_html('<span class="walsafe-number" title="{}">{}</span>', exact, filesizeformat(size_bytes))
+
+
+def count(number: int | None) -> SafeString | str:
+    """A number with its thousands apart."""
+    if number is None:
+        return DASH
+    return format_html('<span class="walsafe-number">{}</span>', number_format(number, force_grouping=True))
+
+
+def age(moment: datetime | None) -> SafeString | str:
+    """How long ago, with the exact time on hover."""
+    if moment is None:
+        return _("never")
+    local = timezone.localtime(moment)
+    exact = date_format(local, "DATETIME_FORMAT") + local.strftime(":%S %Z")
+    ago = _("%(time)s ago") % {"time": timesince(moment, depth=1)}
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ago)
+
+
+def rows_table(tables: dict[str, int]) -> SafeString | str:
+    """Rows per table."""
+    if not tables:
+        return DASH
+    return render_to_string("admin/backups_app/rows_table.html", {"tables": sorted(tables.items())})
+
+
+def checks_table(checks: Iterable[dict[str, Any]]) -> SafeString | str:
+    """The checks of a verification with their evidence."""
+    found = [
+        {
+            **check,
+            "badge": badge(
+                "passed" if check["ok"] else "attention" if check.get("advisory") else "failed",
+                _("ok") if check["ok"] else _("note") if check.get("advisory") else _("failed"),
+            ),
+        }
+        for check in checks
+    ]
+    return render_to_string("admin/backups_app/checks_table.html", {"checks": found}) if found else DASH

@@ -1,0 +1,1 @@
+"""The demonstration: a live sample site, the old way to copy it, and ours."""
