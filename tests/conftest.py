@@ -2,15 +2,109 @@
 
 from __future__ import annotations
 
+import io
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pytest_django.fixtures import SettingsWrapper
+from django.core.management import call_command
+from pytest_django.fixtures import Settings
+
+from backups_app.models import Backup, Database
+from backups_app.services.audit import Actor
+from backups_app.services.create import create_backup
+from backups_app.services.databases import add_database
+from tests.console import Console, Finished
+from tests.support import build_shop
+
+ACTOR = Actor(id="7", name="anna")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Tests that use the catalogue need both databases, and pytest-django wants to know early."""
+    if "db_catalog" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.django_db(databases=["default", "catalog"]))
 
 
 @pytest.fixture
-def home(tmp_path: Path, settings: SettingsWrapper) -> Path:
+def home(tmp_path: Path, settings: Settings) -> Path:
     """A fresh BACKUPS home; files below ``tmp_path`` may be put under care."""
     folder = tmp_path / "home"
     settings.BACKUPS = {"HOME": folder, "ROOTS": [tmp_path]}
     return folder
+
+
+@pytest.fixture
+def shop_file(tmp_path: Path) -> Path:
+    """A small WAL database: 3 products, 4 sales."""
+    return build_shop(tmp_path / "shop.sqlite3")
+
+
+@pytest.fixture
+def shop(home: Path, shop_file: Path, db_catalog: None) -> Database:
+    """The small database, under care as ``shop``."""
+    return add_database("shop", shop_file, actor=ACTOR)
+
+
+@pytest.fixture
+def db_catalog(db: None) -> None:
+    """The catalogue, rolled back after the test. (The audit triggers forbid a flush.)"""
+
+
+@pytest.fixture
+def make_backup(home: Path) -> Callable[..., Backup]:
+    """A function that backs a database up through the service."""
+
+    def make(database: Database, **options: object) -> Backup:
+        return create_backup(database, actor=ACTOR, trigger=Backup.Trigger.COMMAND, **options)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def archive_of(home: Path) -> Callable[[Backup], Path]:
+    """A function that says where the archive of a backup lies."""
+    return lambda backup: home / "archives" / backup.archive_name
+
+
+@pytest.fixture
+def run(home: Path, db_catalog: None, capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """A function that runs a verb inside this process, on the catalogue of the test."""
+
+    def run(*arguments: object) -> Finished:
+        out, err = io.StringIO(), io.StringIO()
+        code = 0
+        try:
+            call_command("backup", *map(str, arguments), stdout=out, stderr=err)
+        except SystemExit as exc:
+            assert isinstance(exc.code, int)
+            code = exc.code
+        if "--json" in arguments:
+            json.loads(out.getvalue())
+        return Finished(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fresh_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose catalogue was just made; copied, because making it takes half a second."""
+    home = tmp_path_factory.mktemp("template") / "home"
+    Console(home).ok("list")
+    return home
+
+
+@pytest.fixture
+def console(tmp_path: Path, fresh_catalog: Path) -> Console:
+    """The real command with a home that has a catalogue and nothing else."""
+    home = tmp_path / "home"
+    shutil.copytree(fresh_catalog, home)
+    return Console(home, {"BACKUPS_ROOTS": str(tmp_path)})
+
+
+@pytest.fixture
+def site(console: Console) -> Path:
+    """The site's own database, small, in WAL mode."""
+    return build_shop(console.site)
