@@ -121,8 +121,7 @@ USE_I18N = True
 USE_TZ = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = HOME / "static"
-WHITENOISE_USE_FINDERS = True  # no collectstatic step
+WHITENOISE_USE_FINDERS = True  # served from the packages: no collectstatic step
 
 LOGIN_URL = "admin:login"
 X_FRAME_OPTIONS = "DENY"

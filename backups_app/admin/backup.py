@@ -30,7 +30,7 @@ _LEVELS = {Verification.Level.QUICK, Verification.Level.FULL}
 class BackupAdmin(EvidenceAdmin):
     """Every attempt, its outcome and its evidence."""
 
-    list_display = ["when", "database", "state_badge", "verdict_badge", "rows", "size", "stored", "trigger", "id"]
+    list_display = ["when", "database", "state_badge", "rows", "size", "stored", "id"]
     list_display_links = ["when"]
     list_filter = ["state", "verdict", "trigger", "database"]
     list_select_related = ["database"]
@@ -76,13 +76,11 @@ class BackupAdmin(EvidenceAdmin):
 
     @admin.display(description=gettext_lazy("state"), ordering="state")
     def state_badge(self, backup: Backup) -> SafeString:
-        """The state."""
-        return display.badge(backup.state, backup.get_state_display())
-
-    @admin.display(description=gettext_lazy("last verdict"), ordering="verdict")
-    def verdict_badge(self, backup: Backup) -> SafeString:
-        """The last verdict."""
-        return display.badge(backup.verdict, backup.get_verdict_display())
+        """The state, and beside it a last verdict that says something else."""
+        state = display.badge(backup.state, backup.get_state_display())
+        if backup.verdict in ("", Verdict.PASSED, backup.state):
+            return state
+        return format_html("{} {}", state, display.badge(backup.verdict, backup.get_verdict_display()))
 
     @admin.display(description=gettext_lazy("rows"), ordering="row_count")
     def rows(self, backup: Backup) -> SafeString | str:
@@ -94,7 +92,7 @@ class BackupAdmin(EvidenceAdmin):
         """Size of the database."""
         return display.size(backup.size_bytes)
 
-    @admin.display(description=gettext_lazy("stored size"), ordering="archive_bytes")
+    @admin.display(description=gettext_lazy("stored"), ordering="archive_bytes")
     def stored(self, backup: Backup) -> SafeString | str:
         """Size of the archive."""
         return display.size(backup.archive_bytes)

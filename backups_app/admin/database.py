@@ -33,6 +33,7 @@ class PolicyForm(ModelForm):
     class Meta:
         model = Database
         fields = ["required_tables", "freshness_hours"]
+        widgets = {"required_tables": forms.Textarea(attrs={"rows": 3, "cols": 60})}
 
     def clean_required_tables(self) -> list[str]:
         """A list of table names."""

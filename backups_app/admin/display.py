@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.template.defaultfilters import filesizeformat
@@ -65,7 +65,8 @@ def age(moment: datetime | None) -> SafeString | str:
         return _("never")
     local = timezone.localtime(moment)
     exact = date_format(local, "DATETIME_FORMAT") + local.strftime(":%S %Z")
-    ago = _("%(time)s ago") % {"time": timesince(moment, depth=1)}
+    is_new = timezone.now() - moment < timedelta(minutes=1)
+    ago = _("just now") if is_new else _("%(time)s ago") % {"time": timesince(moment, depth=1)}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ago)
 
 

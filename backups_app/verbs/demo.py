@@ -100,7 +100,8 @@ def _serve(writer: subprocess.Popen[str], password: str, port: int, *, wanted: i
     if writer.stdin is not None:
         writer.stdin.write("go\n")
         writer.stdin.flush()
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also when a shell started us with SIGINT ignored
+        signal.signal(number, _stop)
     try:
         server.run()
     except KeyboardInterrupt:
