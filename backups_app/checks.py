@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -53,8 +54,7 @@ def check_catalog(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> li
                 id="backups.E003",
             )
         )
-    is_sqlite = catalog.get("ENGINE", "").endswith("sqlite3")
-    if is_sqlite and catalog.get("OPTIONS", {}).get("transaction_mode", "").upper() != "IMMEDIATE":
+    if _is_sqlite(catalog) and catalog.get("OPTIONS", {}).get("transaction_mode", "").upper() != "IMMEDIATE":
         found.append(
             CheckWarning(
                 "The catalogue does not use IMMEDIATE transactions; records can get lost when processes write at once.",
@@ -66,12 +66,21 @@ def check_catalog(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> li
 
 
 def _same_database(first: dict[str, Any], second: dict[str, Any]) -> bool:
-    keys = ("ENGINE", "NAME", "HOST", "PORT")
-    return [str(first.get(key, "")) for key in keys] == [str(second.get(key, "")) for key in keys]
+    return _place(first) == _place(second)
+
+
+def _place(database: dict[str, Any]) -> tuple[str, ...]:
+    if _is_sqlite(database) and database.get("NAME"):
+        return (str(Path(database["NAME"]).resolve()),)  # links and relative paths lead to one file
+    return tuple(str(database.get(key, "")) for key in ("ENGINE", "NAME", "HOST", "PORT"))
+
+
+def _is_sqlite(database: dict[str, Any]) -> bool:
+    return "lite" in str(database.get("ENGINE", "")).rpartition(".")[2]  # sqlite3, spatialite
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_list_of_paths(value: object) -> bool:
@@ -134,7 +143,7 @@ def check_home(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[
     """There is a place to write to, and no web server hands it out."""
     try:
         home = conf.home()
-    except (ImproperlyConfigured, TypeError, ValueError) as exc:
+    except (ImproperlyConfigured, RuntimeError, TypeError, ValueError) as exc:
         return [
             Error(
                 f"There is no folder for backups: {exc}",
@@ -169,7 +178,7 @@ def check_databases(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> 
             id="backups.I001",
         )
         for alias, database in settings.DATABASES.items()
-        if alias != conf.CATALOG_ALIAS and "sqlite" not in str(database.get("ENGINE", "sqlite"))
+        if alias != conf.CATALOG_ALIAS and not _is_sqlite(database)
     ]
     if has_wal_reset_bug():
         import sqlite3

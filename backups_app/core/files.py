@@ -21,7 +21,9 @@ _LOCK_SUFFIX = ".lock"
 
 def create_private_folder(path: Path) -> Path:
     """Create ``path`` and its missing parents as mode 0700; an existing folder is left as it is."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    missing = [each for each in path.parents if not each.exists()]
+    for each in (*reversed(missing), path):  # mkdir(parents=True) would give the parents the usual mode
+        each.mkdir(mode=0o700, exist_ok=True)
     return path
 
 

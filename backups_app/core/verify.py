@@ -32,6 +32,9 @@ Level = Literal["creation", "quick", "full"]
 Verdict = Literal["passed", "failed", "unreachable", "key_missing"]
 _MAX_LISTED = 10
 
+STORED_BYTES = "stored bytes"
+"""Name of the check that the stored bytes are those that were written."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
@@ -219,11 +222,11 @@ def check_reading(
 def _check_stored(found_bytes: int, found_sha256: str, archive_bytes: int, archive_sha256: str) -> Check:
     if found_bytes != archive_bytes:
         evidence = f"{found_bytes:,} bytes are stored, {archive_bytes:,} were written"
-        return Check(name="stored bytes", ok=False, evidence=evidence)
+        return Check(name=STORED_BYTES, ok=False, evidence=evidence)
     if found_sha256 != archive_sha256:
         evidence = f"SHA-256 {found_sha256}, expected {archive_sha256}"
-        return Check(name="stored bytes", ok=False, evidence=evidence)
-    return Check(name="stored bytes", ok=True, evidence=f"{found_bytes:,} bytes, SHA-256 {found_sha256}")
+        return Check(name=STORED_BYTES, ok=False, evidence=evidence)
+    return Check(name=STORED_BYTES, ok=True, evidence=f"{found_bytes:,} bytes, SHA-256 {found_sha256}")
 
 
 def verify_quick(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -> list[Check]:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 import unicodedata
+import uuid
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 
 from .. import conf
 from ..core.errors import InputError, NotFoundError, RefusedError
-from ..core.files import create_private_folder
+from ..core.files import scratch_folder
 from ..core.progress import Watch
 from ..core.sqlite import database_file, open_live
 from ..models import Database
@@ -41,8 +42,8 @@ def sync_databases() -> list[Skipped]:
     for alias in connections:
         if alias == conf.CATALOG_ALIAS:
             continue
-        facts = connections[alias].settings_dict
-        reason = _reason_to_skip(connections[alias].vendor, str(facts["NAME"]))
+        facts = connections.settings[alias]
+        reason = _reason_to_skip(_vendor(alias), str(facts["NAME"]))
         if reason:
             skipped.append(Skipped(alias=alias, reason=reason))
             continue
@@ -50,6 +51,13 @@ def sync_databases() -> list[Skipped]:
         _sync_alias(alias, _alias_path(facts))
     Database.objects.exclude(alias="").exclude(alias__in=seen).filter(is_under_care=True).update(is_under_care=False)
     return skipped
+
+
+def _vendor(alias: str) -> str:
+    try:
+        return connections[alias].vendor
+    except ImproperlyConfigured:  # its driver is not installed here
+        return str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
 
 
 def _reason_to_skip(vendor: str, name: str) -> str:
@@ -116,7 +124,10 @@ def live_path(database: Database) -> Path:
 
 
 def _require_allowed(path: Path) -> None:
-    resolved = path.resolve()
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError) as exc:
+        raise InputError(f"The path {str(path)!r} cannot be used: {exc}.", "Give the path of a file.") from exc
     if not any(root in resolved.parents for root in conf.roots()):
         allowed = ", ".join(str(root) for root in conf.roots()) or "none"
         raise RefusedError(
@@ -156,10 +167,8 @@ def _require_usable_name(name: str) -> None:
 
 
 def _require_sqlite(path: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=create_private_folder(conf.scratch_folder())) as staging:
-        opening = open_live(
-            path, staging=Path(staging), busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"), watch=Watch()
-        )
+    with scratch_folder(conf.scratch_folder(), f"add-{uuid.uuid4().hex}") as staging:
+        opening = open_live(path, staging=staging, busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"), watch=Watch())
         with opening:
             pass
 

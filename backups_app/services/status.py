@@ -12,6 +12,7 @@ from django.utils import timezone
 from .. import conf
 from ..core.sqlite import has_wal_reset_bug
 from ..models import Backup, Database
+from ..models.backup import Verdict
 from .databases import databases_under_care
 
 
@@ -104,6 +105,12 @@ def _check_database(database: Database, *, now: datetime) -> DatabaseHealth:
         hours = (now - last_verified.taken_at).total_seconds() / 3600
         allowed = limit.total_seconds() / 3600
         report("too_old", f"The last verified backup is {hours:.1f} h old; the limit is {allowed:g} h.", create)
+    if last_verified is not None and last_verified.verdict != Verdict.PASSED:
+        report(
+            "not_proven_again",
+            f"The last verification of the newest verified backup says {last_verified.get_verdict_display()}.",
+            f"See `manage.py backup show {last_verified.pk}`, and make a new backup.",
+        )
     if last_attempt is not None and last_attempt.state == Backup.State.FAILED:
         report("last_run_failed", f"The last backup failed: {last_attempt.reason}", last_attempt.hint or create)
     return DatabaseHealth(

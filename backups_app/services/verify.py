@@ -16,7 +16,7 @@ from ..core.errors import KeyMissingError, NotFoundError, VerificationError
 from ..core.files import scratch_folder
 from ..core.manifest import Manifest
 from ..core.progress import ProgressCallback, Watch
-from ..core.verify import Check, failures, reason_of, verdict_for, verify_full, verify_quick
+from ..core.verify import STORED_BYTES, Check, failures, reason_of, verdict_for, verify_full, verify_quick
 from ..destinations import get_destination
 from ..models import AuditEvent, Backup, Copy, Verification
 from ..models.backup import Verdict
@@ -128,8 +128,8 @@ def _check_copy(backup: Backup, copy: Copy, checks: list[Check], *, level: str, 
 def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     """Let the states of copy and backup follow a new verdict.
 
-    A passed ``full`` proves a copy. A passed ``quick`` shows that the bytes are those of the last
-    deep proof, so it proves a copy only when that one had passed. A backup is ``verified`` while
+    A passed ``full`` proves a copy. A passed ``quick`` shows that the bytes are those that were
+    written, so it proves a copy only when the last deep look at those bytes had passed. A backup is ``verified`` while
     one copy is, ``failed`` when all are known to be bad, and stays as it is otherwise.
     """
     copy.checked_at = verification.finished_at
@@ -156,10 +156,11 @@ def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
 
 
 def _passed_deep_proof(backup: Backup, copy: Copy) -> bool:
-    last = (
-        backup.verifications.filter(destination=copy.destination, level__in=_DEEP_LEVELS)
-        .exclude(verdict__in=[Verdict.UNREACHABLE, Verdict.KEY_MISSING])
-        .order_by("-finished_at", "-pk")
-        .first()
-    )
+    deep = backup.verifications.filter(destination=copy.destination, level__in=_DEEP_LEVELS)
+    last = next((each for each in deep.order_by("-finished_at", "-pk") if _read_what_was_written(each)), None)
     return last is not None and last.verdict == Verdict.PASSED
+
+
+def _read_what_was_written(verification: Verification) -> bool:
+    # What was found in altered or missing bytes says nothing about the right ones.
+    return any(check["name"] == STORED_BYTES and check["ok"] for check in verification.checks)

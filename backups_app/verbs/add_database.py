@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ..documents import database_document
 from ..services.audit import Actor
 from ..services.databases import add_database, sync_databases
+from . import arguments
 from .output import Output
 
 HELP = "put another SQLite file under care"
@@ -17,7 +17,7 @@ HELP = "put another SQLite file under care"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("name", metavar="NAME", help="a new name for it")
-    parser.add_argument("path", metavar="PATH", type=Path, help="the file, below one of BACKUPS['ROOTS']")
+    parser.add_argument("path", metavar="PATH", type=arguments.path, help="the file, below one of BACKUPS['ROOTS']")
     parser.add_argument(
         "--require",
         action="append",
@@ -30,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: dict[str, Any], output: Output) -> int:
     """Add the database."""
     sync_databases()
-    path = options["path"].expanduser().absolute()
-    database = add_database(options["name"], path, actor=Actor.system(), tables=tuple(options["require"]))
+    database = add_database(options["name"], options["path"], actor=Actor.system(), tables=tuple(options["require"]))
     output.line(f"{database.name} is under care: {database.path}")
     output.line("Back it up now with `manage.py backup create` and its name.")
     output.document({"databases": [database_document(database)]})

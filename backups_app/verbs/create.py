@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from ..core.errors import EXIT_CODES, BackupError, InputError, combined_exit_code
+from ..core.errors import EXIT_CODES, BackupError, CancelledError, InputError, combined_exit_code
 from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import backup_document
 from ..models import Backup, Database
@@ -36,6 +36,9 @@ def run(options: dict[str, Any], output: Output) -> int:
     backups: list[Backup] = []
     with cancel_on_signal() as is_cancelled:
         for database in databases:
+            if is_cancelled():
+                codes.append(CancelledError.exit_code)
+                break
             with progress_bar(database.name) as on_progress:
                 backup = create_backup(
                     database,
@@ -47,8 +50,6 @@ def run(options: dict[str, Any], output: Output) -> int:
                 )
             backups.append(backup)
             codes.append(_report(backup, output))
-            if is_cancelled():
-                break
     output.table(
         ("id", "database", "state", "tables#", "rows#", "size#", "stored#", "seconds#"),
         [_row(backup) for backup in backups],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..core.errors import InputError, NotFoundError
-from ..models import Backup
+from ..models import Backup, Database
+from ..services.databases import get_database
 
 
 def find_backup(given: str) -> Backup:
@@ -22,3 +23,12 @@ def find_backup(given: str) -> Backup:
     if len(found) > 1:
         raise InputError(f"Several backups begin with {given!r}.", "Give more characters of the id.")
     return found[0]
+
+
+def find_database(given: str) -> Database:
+    """The database of this name, also one that has left care: its backups are still there.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    return Database.objects.filter(name=given).first() or get_database(given)

@@ -9,7 +9,9 @@ from django.utils import timezone
 
 from ..documents import backup_document
 from ..models import Backup
-from ..services.databases import get_database, sync_databases
+from ..services.databases import sync_databases
+from . import arguments
+from .find import find_database
 from .output import Output, human_age, human_size
 
 HELP = "list backups, newest first"
@@ -18,7 +20,7 @@ HELP = "list backups, newest first"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--database", metavar="NAME", help="only those of one database")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most this many")
+    parser.add_argument("--limit", type=arguments.count, metavar="N", help="at most this many")
 
 
 def run(options: dict[str, Any], output: Output) -> int:
@@ -26,7 +28,7 @@ def run(options: dict[str, Any], output: Output) -> int:
     sync_databases()
     backups = Backup.objects.select_related("database").prefetch_related("copies")
     if options["database"] is not None:
-        backups = backups.filter(database=get_database(options["database"]))
+        backups = backups.filter(database=find_database(options["database"]))
     found = list(backups[: options["limit"]] if options["limit"] is not None else backups)
     now = timezone.now()
     output.table(

@@ -56,7 +56,7 @@ class Output:
         for column in columns:
             table.add_column(column.removesuffix("#"), justify="right" if column.endswith("#") else "left")
         for row in rows:
-            table.add_row(*(Text(printable(str(cell))) for cell in row))
+            table.add_row(*(Text(_encodable(str(cell), self._stdout)) for cell in row))
         is_terminal = self._stdout.isatty()
         console = Console(file=self._stdout, width=None if is_terminal else _PLAIN_WIDTH, highlight=False)
         console.print(table)
@@ -71,7 +71,13 @@ class Output:
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:
-        stream.write("\n".join(printable(each) for each in text.split("\n")) + "\n")
+        stream.write("\n".join(_encodable(each, stream) for each in text.split("\n")) + "\n")
+
+
+def _encodable(text: str, stream: TextIO) -> str:
+    """``text`` with control characters spelled out, and so is what the encoding of ``stream`` lacks."""
+    encoding = stream.encoding or "utf-8"
+    return printable(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def human_size(size_bytes: int | None) -> str:

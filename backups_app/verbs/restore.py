@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import extraction_document
 from ..services.audit import Actor
 from ..services.extract import extract_backup
+from . import arguments
 from .find import find_backup
 from .output import Output
 
@@ -19,7 +19,9 @@ HELP = "write the database of a backup to a new file"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("id", metavar="ID", help="id of a backup, or its beginning")
-    parser.add_argument("--to", metavar="FILE", required=True, type=Path, help="the new file; it must not exist")
+    parser.add_argument(
+        "--to", metavar="FILE", required=True, type=arguments.path, help="the new file; it must not exist"
+    )
     parser.add_argument("--reason", default="", metavar="TEXT", help="why; kept in the output")
 
 

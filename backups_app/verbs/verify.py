@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..core.errors import BackupError, InputError, KeyMissingError, VerificationError, combined_exit_code
+from ..core.errors import (
+    BackupError,
+    CancelledError,
+    InputError,
+    KeyMissingError,
+    VerificationError,
+    combined_exit_code,
+)
 from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import verification_document
 from ..models import Backup, Copy, Verification
@@ -38,6 +45,9 @@ def run(options: dict[str, Any], output: Output) -> int:
     verifications: list[Verification] = []
     with cancel_on_signal() as is_cancelled:
         for backup in backups:
+            if is_cancelled():
+                codes.append(CancelledError.exit_code)
+                break
             try:
                 with progress_bar(f"{backup.database.name} {backup.pk}") as on_progress:
                     verifications += verify_backup(
@@ -49,8 +59,6 @@ def run(options: dict[str, Any], output: Output) -> int:
                     )
             except BackupError as exc:
                 codes.append(output.error(exc, about=backup.pk))
-            if is_cancelled():
-                break
     codes += [_report(verification, output) for verification in verifications]
     output.table(
         ("backup", "database", "copy", "level", "verdict", "checks#", "seconds#"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO, cast
 
@@ -15,7 +16,7 @@ from django.db import Error as DatabaseError
 
 from ... import __version__
 from ...checks import TAG
-from ...core.errors import BackupError
+from ...core.errors import BackupError, InputError
 from ...services.catalog import require_catalog
 from ...verbs import add_database, create, databases, demo, restore, show, status, verify
 from ...verbs import list as list_verb
@@ -76,6 +77,7 @@ class Command(BaseCommand):
 
     def _run(self, verb: ModuleType, options: dict[str, Any], output: Output) -> int:
         try:
+            _require_text(options)
             if verb is not demo:  # it works in a home of its own
                 _require_sound_settings()
                 require_catalog()
@@ -93,6 +95,14 @@ class Command(BaseCommand):
             code = output.error(BackupError(f"{type(exc).__name__}: {exc}", "Run it with --traceback to see where."))
         output.document({})
         return code
+
+
+def _require_text(options: dict[str, Any]) -> None:
+    """Refuse arguments that are not UTF-8: the catalogue and the JSON document hold text only."""
+    given = [each for value in options.values() for each in (value if isinstance(value, list) else [value])]
+    for each in given:
+        if isinstance(each, str | Path) and str(each).encode(errors="ignore").decode() != str(each):
+            raise InputError(f"The argument {str(each)!r} is not valid UTF-8.", "Use names and paths in UTF-8.")
 
 
 def _require_sound_settings() -> None:
