@@ -61,6 +61,20 @@ class Report:
         return self.naive.rows < self.live.rows == self.ours.rows and self.backup.state == Backup.State.VERIFIED
 
 
+def require_site_below(home: Path) -> None:
+    """Refuse settings that keep the site's database elsewhere: the demo would write into it.
+
+    Raises:
+        RefusedError: nothing was touched.
+    """
+    site = Path(str(connections["default"].settings_dict["NAME"])).absolute()
+    if home not in site.parents:
+        raise RefusedError(
+            "The demo would write to a database outside its own folder.",
+            "Run it in a checkout of the project: `make demo`.",
+        )
+
+
 def claim_home(home: Path) -> None:
     """Make ``home`` a demo home, or refuse a folder that is something else.
 
@@ -80,12 +94,7 @@ def fresh_home(home: Path) -> Iterator[None]:
     Raises:
         BusyError: another demo runs there. RefusedError: the settings keep data elsewhere.
     """
-    site = Path(str(connections["default"].settings_dict["NAME"])).absolute()
-    if home not in site.parents or not (home / MARKER).exists():
-        raise RefusedError(
-            "The demo would write to a database outside its own folder.",
-            "Run it in a checkout of the project: `make demo`.",
-        )
+    require_site_below(home)
     with file_lock(home.parent / f"{home.name}.lock", blocking=False) as is_ours:
         if not is_ours:
             raise BusyError("A demo is running already.", "Stop it first, or set BACKUPS_HOME to another folder.")

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: dict[str, Any], output: Output) -> int:
     """Run the demonstration in a home of its own, ``demo`` below BACKUPS_HOME."""
     home = conf.home()
+    stage.require_site_below(home)
     if not (home / stage.MARKER).exists():
         _start_again_in(home / "demo")
     site = home / "site.sqlite3"
