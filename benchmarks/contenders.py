@@ -1,0 +1,177 @@
+"""What is compared: one function for each way to copy a database, or to get it back.
+
+Each takes a source file that nobody else uses and an empty folder, and leaves exactly its result
+in that folder, durable: file and folder are synced when it returns.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from backups_app.core.archive import SUFFIX
+from backups_app.core.create import CreateOptions, create_archive, prove_stored
+from backups_app.core.extract import extract_file, open_archive_file
+from backups_app.core.files import publish_new_file, sync_folder, write_synced
+from backups_app.core.manifest import SUFFIX as MANIFEST_SUFFIX
+from backups_app.core.manifest import Manifest
+from backups_app.core.progress import Watch
+from backups_app.core.snapshot import take_snapshot
+from backups_app.core.verify import failures, reason_of
+
+ARCHIVE_NAME = f"sample{SUFFIX}"
+_COPY_NAME = "copy.sqlite3"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One way to do the work, and what it needs to be driven."""
+
+    name: str
+    run: Callable[[Path, Path], None]
+    """Called as ``run(source, folder)``."""
+    is_ours: bool = False
+    tools: tuple[str, ...] = ()
+    """Programs that must be installed."""
+    reads_archive: bool = False
+    """The source is an archive of ours, not a database."""
+
+    @property
+    def missing_tools(self) -> list[str]:
+        """The programs that are not on this machine."""
+        return [tool for tool in self.tools if shutil.which(tool) is None]
+
+
+def create_with_proof(database: Path, folder: Path) -> None:
+    """Ours, whole, driven as the service drives it but for the catalogue rows.
+
+    Snapshot with census, check and compress, publish by hard link, read the stored archive back
+    to its last byte and compare all digests, then store the manifest and read that back too.
+    """
+    watch = Watch()
+    scratch = folder / "scratch"
+    scratch.mkdir(mode=0o700)
+    created_at = datetime.now(UTC)
+    created = create_archive(database, scratch, options=CreateOptions(), watch=watch)
+    stored = folder / ARCHIVE_NAME
+    publish_new_file(created.archive.path, stored)
+    checks = created.checks + prove_stored(lambda: open_archive_file(stored), created.archive, watch=watch)
+    if failures(checks):
+        raise SystemExit(f"The backup is not proven: {reason_of(checks)}.")
+    content = Manifest(
+        id="benchmark",
+        database="sample",
+        identity="sample",
+        created_at=created_at,
+        taken_at=created.snapshot.taken_at,
+        trigger="benchmark",
+        archive_name=stored.name,
+        archive_bytes=created.archive.archive_bytes,
+        archive_sha256=created.archive.archive_sha256,
+        size_bytes=created.archive.content_bytes,
+        sha256=created.archive.sha256,
+        content_sha256=created.archive.content_sha256,
+        census=created.snapshot.census,
+        journal_mode=created.snapshot.journal_mode,
+        method=created.snapshot.method,
+    ).to_bytes()
+    manifest = stored.with_name(stored.name.removesuffix(SUFFIX) + MANIFEST_SUFFIX)
+    write_synced(scratch / "manifest", content)
+    publish_new_file(scratch / "manifest", manifest)
+    if manifest.read_bytes() != content:
+        raise SystemExit("The stored manifest differs from what was written.")
+    scratch.rmdir()
+
+
+def snapshot_alone(database: Path, folder: Path) -> None:
+    """Our ``take_snapshot``: pinned, counted, in steps that can be cancelled, each step synced."""
+    take_snapshot(database, folder / _COPY_NAME, watch=Watch())
+    sync_folder(folder)
+
+
+def backup_in_one_step(database: Path, folder: Path) -> None:
+    """Python's ``Connection.backup(pages=-1)`` with its defaults: one step, nothing checked."""
+    target = folder / _COPY_NAME
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy, pages=-1)
+    _make_durable(target)
+
+
+def cp(database: Path, folder: Path) -> None:
+    """``cp``: right only here, where the WAL is empty and nobody writes. The floor of all times."""
+    target = folder / _COPY_NAME
+    subprocess.run(["cp", "--", database, target], check=True)
+    _make_durable(target)
+
+
+def shell_backup(database: Path, folder: Path) -> None:
+    """The ``.backup`` command of the stock ``sqlite3`` shell, nothing checked."""
+    _shell_backup(database, folder)
+    _make_durable(folder / _COPY_NAME)
+
+
+def vacuum_into(database: Path, folder: Path) -> None:
+    """``VACUUM INTO`` on a plain connection of Python's ``sqlite3``, nothing checked."""
+    target = folder / _COPY_NAME
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("VACUUM INTO ?", (str(target),))
+    _make_durable(target)
+
+
+def shell_backup_and_zstd(database: Path, folder: Path) -> None:
+    """The usual script: ``sqlite3 .backup``, then ``zstd -1 -T2``, plain copy removed, no check."""
+    _shell_backup(database, folder)
+    archive = folder / ARCHIVE_NAME
+    subprocess.run(["zstd", "-q", "-1", "-T2", folder / _COPY_NAME, "-o", archive], check=True)
+    (folder / _COPY_NAME).unlink()
+    _make_durable(archive)
+
+
+def extract(archive: Path, folder: Path) -> None:
+    """Ours: unpack to a new file, compare all digests, ``quick_check``, census, publish."""
+    extract_file(archive, folder / _COPY_NAME, watch=Watch())
+
+
+def zstd_decompress(archive: Path, folder: Path) -> None:
+    """``zstd -d`` of the same archive: only the frame's own checksum is looked at."""
+    target = folder / _COPY_NAME
+    subprocess.run(["zstd", "-q", "-d", archive, "-o", target], check=True)
+    _make_durable(target)
+
+
+def _shell_backup(database: Path, folder: Path) -> None:
+    # Run inside the folder, so that the shell's own quoting rules never meet a path.
+    subprocess.run(["sqlite3", database, f".backup {_COPY_NAME}"], check=True, cwd=folder)
+
+
+def _make_durable(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folder(path.parent)
+
+
+CREATE = Contender(name="create with full proof (ours)", run=create_with_proof, is_ours=True)
+SNAPSHOT = Contender(name="snapshot alone (ours)", run=snapshot_alone, is_ours=True)
+ONE_STEP = Contender(name="backup(pages=-1)", run=backup_in_one_step)
+CP = Contender(name="cp", run=cp, tools=("cp",))
+SHELL = Contender(name="sqlite3 .backup", run=shell_backup, tools=("sqlite3",))
+VACUUM = Contender(name="VACUUM INTO", run=vacuum_into)
+PIPELINE = Contender(
+    name="sqlite3 .backup + zstd -1 -T2",
+    run=shell_backup_and_zstd,
+    tools=("sqlite3", "zstd"),
+)
+EXTRACT = Contender(name="extract with full proof (ours)", run=extract, is_ours=True, reads_archive=True)
+ZSTD_D = Contender(name="zstd -d", run=zstd_decompress, tools=("zstd",), reads_archive=True)
+
+CONTENDERS = (CREATE, PIPELINE, SNAPSHOT, ONE_STEP, SHELL, VACUUM, CP, EXTRACT, ZSTD_D)
