@@ -95,6 +95,8 @@ def fresh_home(home: Path) -> Iterator[None]:
         BusyError: another demo runs there. RefusedError: the settings keep data elsewhere.
     """
     require_site_below(home)
+    if not (home / MARKER).exists():
+        raise RefusedError(f"{home} is not a demo folder; it was not touched.", "Move it away, or set BACKUPS_HOME.")
     with file_lock(home.parent / f"{home.name}.lock", blocking=False) as is_ours:
         if not is_ours:
             raise BusyError("A demo is running already.", "Stop it first, or set BACKUPS_HOME to another folder.")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
+from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from .. import conf
+from ..core.errors import BackupError
 from ..core.files import is_scratch_in_use, sweep_scratch
 from ..destinations import LOCAL, get_destination
 from ..models import AuditEvent, Backup
 from . import audit
 from .audit import Actor
 from .names import manifest_name
+
+logger = logging.getLogger(__name__)
 
 
 def heal_interrupted() -> list[Backup]:
@@ -19,22 +26,47 @@ def heal_interrupted() -> list[Backup]:
     A living process holds the lock of its scratch folder until its row is final, so a row that
     is still ``running`` without that lock has nobody who could finish it.
     """
-    scratch = conf.scratch_folder()
-    healed: list[Backup] = []
-    for backup in Backup.objects.filter(state=Backup.State.RUNNING).select_related("database"):
-        if is_scratch_in_use(scratch, backup.pk):
-            continue
-        if not Backup.objects.filter(pk=backup.pk, state=Backup.State.RUNNING).exists():
-            continue  # it ended between the two looks
+    healed = [backup for backup in _running() if _is_orphaned(backup) and _heal(backup)]
+    try:
+        sweep_scratch(conf.scratch_folder())
+        get_destination(LOCAL).sweep()
+    except OSError as exc:
+        # Tidying up must not keep anybody from making the next backup.
+        logger.error("Left-over scratch files could not be removed: %s", exc)  # noqa: TRY400 - no traceback
+    return healed
+
+
+def _running() -> QuerySet[Backup]:
+    return Backup.objects.filter(state=Backup.State.RUNNING).select_related("database")
+
+
+def _is_orphaned(backup: Backup) -> bool:
+    if is_scratch_in_use(conf.scratch_folder(), backup.pk):
+        return False
+    return _running().filter(pk=backup.pk).exists()  # it may have ended between the two looks
+
+
+def _heal(backup: Backup) -> bool:
+    """Finish the row of a dead process; False when another process was faster or its files stay."""
+    try:
         _remove_unproven(backup)
-        changed = Backup.objects.filter(pk=backup.pk, state=Backup.State.RUNNING).update(
-            state=Backup.State.FAILED,
-            finished_at=timezone.now(),
-            failure_code="interrupted",
-            reason="The process that made this backup ended before it was finished.",
-            hint="Nothing was published. Run the backup again.",
+    except BackupError as exc:
+        logger.error("An interrupted backup could not be cleaned up: %s", exc)  # noqa: TRY400 - no traceback
+        return False
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        changed = (
+            _running()
+            .filter(pk=backup.pk)
+            .update(
+                state=Backup.State.FAILED,
+                finished_at=timezone.now(),
+                failure_code="interrupted",
+                reason="The process that made this backup ended before it was finished.",
+                hint="Nothing was published. Run the backup again.",
+            )
         )
         if changed:
+            backup.copies.all().delete()
             audit.record(
                 "create",
                 actor=Actor.system(),
@@ -43,14 +75,10 @@ def heal_interrupted() -> list[Backup]:
                 subject=backup.pk,
                 detail="interrupted; its files were removed",
             )
-            healed.append(backup)
-    sweep_scratch(scratch)
-    get_destination(LOCAL).sweep()
-    return healed
+    return bool(changed)
 
 
 def _remove_unproven(backup: Backup) -> None:
     destination = get_destination(LOCAL)
     for name in (backup.archive_name, manifest_name(backup.archive_name)):
         destination.remove(name)
-    backup.copies.all().delete()
