@@ -56,7 +56,7 @@ def sync_databases() -> list[Skipped]:
 def _vendor(alias: str) -> str:
     try:
         return connections[alias].vendor
-    except ImproperlyConfigured:  # its driver is not installed here
+    except (ImproperlyConfigured, ImportError):  # its driver is not installed here
         return str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
 
 
