@@ -123,8 +123,10 @@ def take_census(connection: sqlite3.Connection, *, watch: Watch) -> Census:
         CancelledError, DeadlineError: from ``watch``.
     """
     with watch.over(connection):
+        # The casts: a hostile schema may hold blobs where SQLite itself accepts them as text.
         schema = connection.execute(
-            "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name, tbl_name"
+            "SELECT CAST(type AS TEXT), CAST(name AS TEXT), CAST(tbl_name AS TEXT), CAST(sql AS TEXT) "
+            "FROM sqlite_schema ORDER BY type, name, tbl_name"
         ).fetchall()
         tables: dict[str, int] = {}
         uncounted: list[str] = []

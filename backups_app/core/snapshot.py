@@ -31,6 +31,8 @@ from .sqlite import (
     open_live,
     open_scratch_for_copy,
     open_snapshot,
+    open_to_vacuum,
+    remove_with_sidecars,
     sidecar,
     wait_for_lock,
 )
@@ -95,7 +97,7 @@ def take_snapshot(
             # After SQLite closed the file: closing it earlier would drop SQLite's locks on it.
             os.close(descriptor)
     except BaseException:
-        destination.unlink(missing_ok=True)
+        remove_with_sidecars(destination)  # a failed VACUUM INTO leaves its journal
         raise
 
 
@@ -120,7 +122,9 @@ def _copy_pinned(
             require_free_space(
                 destination.parent, int(census.size_bytes * _HEADROOM), purpose=f"a copy of {source.name}"
             )
-            method, census = _copy(live, destination, descriptor, census=census, watch=watch)
+            method, census = _copy(
+                live, destination, descriptor, census=census, busy_timeout_seconds=busy_timeout_seconds, watch=watch
+            )
         with translated(f"writing the copy of {source.name}"):
             os.fsync(descriptor)
         pinned_seconds = time.monotonic() - pinned_at
@@ -140,7 +144,13 @@ def _copy_pinned(
 
 
 def _copy(
-    live: LiveDatabase, destination: Path, descriptor: int, *, census: Census, watch: Watch
+    live: LiveDatabase,
+    destination: Path,
+    descriptor: int,
+    *,
+    census: Census,
+    busy_timeout_seconds: float,
+    watch: Watch,
 ) -> tuple[Method, Census]:
     doing = f"copying {live.path.name}"
     with translated(doing):
@@ -156,11 +166,13 @@ def _copy(
         os.ftruncate(descriptor, 0)
     try:
         with translated(doing):
-            return "vacuum into", copy_with_vacuum(live.path, destination, watch=watch)
+            return "vacuum into", copy_with_vacuum(
+                live.path, destination, busy_timeout_seconds=busy_timeout_seconds, watch=watch
+            )
     except (CancelledError, DeadlineError):
         raise
     except BackupError as second:
-        raise BackupError(
+        raise type(second)(
             f"Both ways to copy {live.path.name} failed: {first}; then {second.message}", second.hint
         ) from first
 
@@ -182,7 +194,7 @@ def copy_with_backup_api(
         source.backup(target, pages=_PAGES_PER_STEP, progress=after_step, sleep=0.05)
 
 
-def copy_with_vacuum(source: Path, destination: Path, *, watch: Watch) -> Census:
+def copy_with_vacuum(source: Path, destination: Path, *, busy_timeout_seconds: float, watch: Watch) -> Census:
     """Copy ``source`` with ``VACUUM INTO`` while holding its write lock; returns its census.
 
     ``VACUUM`` cannot join a read transaction that is already open, so writers are kept out
@@ -192,12 +204,8 @@ def copy_with_vacuum(source: Path, destination: Path, *, watch: Watch) -> Census
     Raises:
         sqlite3.Error: from SQLite. CancelledError, DeadlineError: from ``watch``.
     """
-    uri = source.as_uri() + "?mode=rw"
-    with (
-        closing(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0.1)) as holder,
-        closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as copier,
-    ):
-        wait_for_lock(holder, "BEGIN IMMEDIATE", busy_timeout_seconds=5, watch=watch)
+    with closing(open_to_vacuum(source)) as holder, closing(open_to_vacuum(source)) as copier:
+        wait_for_lock(holder, "BEGIN IMMEDIATE", busy_timeout_seconds=busy_timeout_seconds, watch=watch)
         census = take_census(holder, watch=watch)
         with watch.over(copier):
             copier.execute("VACUUM INTO ?", (str(destination),))

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from .errors import SQLITE_ERRORS, BackupError, InputError, NotFoundError, from_sqlite, primary_code
+from .errors import SQLITE_ERRORS, BackupError, InputError, NotFoundError, from_sqlite, primary_code, translated
 from .progress import Watch
 
 Access = Literal["read-write", "immutable", "staged copy"]
@@ -56,6 +56,12 @@ def sidecar(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
+def remove_with_sidecars(path: Path) -> None:
+    """Remove a private database file of ours and what SQLite left beside it."""
+    for each in (path, *(sidecar(path, suffix) for suffix in SIDECAR_SUFFIXES)):
+        each.unlink(missing_ok=True)
+
+
 def database_file(path: Path) -> Path:
     """``path`` made absolute with links resolved, when a regular file is there.
 
@@ -82,7 +88,8 @@ def database_file(path: Path) -> Path:
 
 
 def _uri(path: Path, parameters: str) -> str:
-    return f"file:{quote(os.fsencode(path))}?{parameters}"
+    # The empty authority: a path that starts with two slashes would otherwise be read as a host.
+    return f"file://{quote(os.fsencode(path.absolute()))}?{parameters}"
 
 
 def _connect(path: Path, parameters: str) -> sqlite3.Connection:
@@ -123,6 +130,11 @@ def open_scratch_for_copy(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=OFF")
     connection.execute("PRAGMA synchronous=OFF")
     return connection
+
+
+def open_to_vacuum(path: Path) -> sqlite3.Connection:
+    """A connection on a live database that may take its write lock, for the caller to close."""
+    return _connect(path, "mode=rw")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +252,16 @@ def _signature(path: Path) -> tuple[object, ...]:
     return tuple(facts)
 
 
+# The exit code is the error number, so that a full disk is told as one.
+_COPY_PROGRAM = """
+import shutil, sys
+try:
+    shutil.copyfile(sys.argv[1], sys.argv[2])
+except OSError as exc:
+    sys.exit(exc.errno)
+"""
+
+
 @contextmanager
 def _opened_read_only(
     path: Path, *, staging: Path, busy_timeout_seconds: float, watch: Watch
@@ -251,13 +273,12 @@ def _opened_read_only(
         if sidecar(path, suffix).exists() and sidecar(path, suffix).stat().st_size > 0
     ]
     access: Access = "staged copy" if pending else "immutable"
-    opened = path
-    if pending:
-        opened = staging / "staged.sqlite3"
-        _copy_in_other_process(path, opened)
+    opened = staging / "staged.sqlite3" if pending else path
+    try:
+        if pending:
+            _copy_in_other_process(path, opened)
         for suffix in pending:
             _copy_in_other_process(sidecar(path, suffix), sidecar(opened, suffix))
-    try:
         with _pinned(
             opened,
             "mode=rw" if pending else "mode=ro&immutable=1",
@@ -267,6 +288,9 @@ def _opened_read_only(
             yield LiveDatabase(connection=connection, path=path, access=access)
     except _CannotPinError as exc:
         raise from_sqlite(exc.cause, doing=f"opening {path.name} from read-only media") from exc.cause
+    finally:
+        if pending:
+            remove_with_sidecars(opened)
     if _signature(path) != before:
         raise BackupError(
             "The database changed while it was read as read-only media.",
@@ -276,15 +300,8 @@ def _opened_read_only(
 
 def _copy_in_other_process(source: Path, destination: Path) -> None:
     """Copy a file of a live database without touching this process's locks on it."""
-    program = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"
-    finished = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program, str(source), str(destination)],
-        capture_output=True,
-        check=False,
-    )
-    if finished.returncode != 0:
-        reason = finished.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["unknown"]
-        raise BackupError(
-            f"Copying {source.name} from read-only media failed: {reason[0]}.",
-            "Check the free space of the scratch folder.",
-        )
+    command = [sys.executable, "-I", "-S", "-c", _COPY_PROGRAM, str(source), str(destination)]
+    with translated(f"copying {source.name} from read-only media"):
+        number = subprocess.run(command, capture_output=True, check=False).returncode
+        if number != 0:
+            raise OSError(number, os.strerror(number))
