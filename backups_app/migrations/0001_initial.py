@@ -316,7 +316,11 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(
                             models.Q(("state", "verified"), _negated=True),
-                            models.Q(("checked_at__gte", models.F("stored_at")), ("stored_at__isnull", False)),
+                            models.Q(
+                                ("checked_at__gte", models.F("stored_at")),
+                                ("checked_at__isnull", False),
+                                ("stored_at__isnull", False),
+                            ),
                             _connector="OR",
                         ),
                         name="copy_is_verified_after_storing",
@@ -361,7 +365,9 @@ class Migration(migrations.Migration):
                     models.Q(("state", "verified"), _negated=True),
                     models.Q(
                         ("archive_bytes__gt", 0),
+                        ("archive_bytes__isnull", False),
                         ("size_bytes__gte", 0),
+                        ("size_bytes__isnull", False),
                         ("taken_at__isnull", False),
                         ("verified_at__isnull", False),
                         ("census__isnull", False),

@@ -103,7 +103,9 @@ class Backup(models.Model):
             models.CheckConstraint(
                 condition=~Q(state="verified")
                 | (
-                    Q(size_bytes__gte=0, archive_bytes__gt=0, taken_at__isnull=False, verified_at__isnull=False)
+                    # "isnull" too: a comparison with NULL is not false, so a CHECK would let it pass.
+                    Q(size_bytes__isnull=False, size_bytes__gte=0, archive_bytes__isnull=False, archive_bytes__gt=0)
+                    & Q(taken_at__isnull=False, verified_at__isnull=False)
                     & Q(census__isnull=False)
                     & ~Q(sha256="")
                     & ~Q(archive_sha256="")
@@ -157,7 +159,8 @@ class Copy(models.Model):
                 name="copy_state_is_known",
             ),
             models.CheckConstraint(
-                condition=~Q(state="verified") | Q(stored_at__isnull=False, checked_at__gte=F("stored_at")),
+                condition=~Q(state="verified")
+                | Q(stored_at__isnull=False, checked_at__isnull=False, checked_at__gte=F("stored_at")),
                 name="copy_is_verified_after_storing",
             ),
         ]

@@ -76,8 +76,9 @@ def _append_line(event: AuditEvent) -> None:
         },
         ensure_ascii=True,
     )
-    path = create_private_folder(conf.state_folder()) / "audit.jsonl"
+    path = conf.state_folder() / "audit.jsonl"
     try:
+        create_private_folder(path.parent)
         # One write to a file opened for appending: lines of two processes never mix.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

@@ -130,9 +130,9 @@ def test_half_stored_objects_of_the_dead_are_swept(shop: Database, home: Path):
 
 
 def test_healing_an_empty_home_creates_nothing(shop: Database, home: Path):
-    before = {each for each in home.rglob("*")}
+    before = set(home.rglob("*"))
     heal_interrupted()
-    assert {each for each in home.rglob("*")} == before
+    assert set(home.rglob("*")) == before
 
 
 @pytest.mark.parametrize("count", [3])

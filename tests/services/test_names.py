@@ -15,7 +15,7 @@ NOON = datetime(2026, 3, 4, 12, 30, 59, tzinfo=UTC)
 
 HARD_NAMES = [
     "two words",
-    "it's \"quoted\"",
+    'it\'s "quoted"',
     "<script>alert(1)</script>",
     "מסד נתונים",
     "\u202egnp.exe",

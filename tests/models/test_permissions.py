@@ -1,0 +1,35 @@
+"""Nobody can be given the right to add, change or delete evidence."""
+
+from __future__ import annotations
+
+import pytest
+from django.apps import apps
+from django.contrib.auth.management import create_permissions
+from django.contrib.auth.models import Permission
+
+from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
+
+
+def permissions(model: type) -> set[str]:
+    meta = model._meta  # type: ignore[attr-defined]
+    return {*meta.default_permissions, *(name for name, _ in meta.permissions)}
+
+
+@pytest.mark.parametrize("model", [AuditEvent, Verification, Copy])
+def test_evidence_can_only_be_viewed(model: type):
+    assert permissions(model) == {"view"}
+
+
+def test_backups_can_be_viewed_made_verified_and_downloaded():
+    assert permissions(Backup) == {"view", "create_backup", "verify_backup", "download_backup"}
+
+
+def test_databases_can_be_viewed_and_their_policy_changed():
+    assert permissions(Database) == {"view", "change"}
+
+
+@pytest.mark.django_db(databases=["default", "catalog"])
+def test_the_site_knows_no_permission_to_add_or_delete_our_rows():
+    create_permissions(apps.get_app_config("backups_app"), verbosity=0, using="default")
+    codenames = set(Permission.objects.filter(content_type__app_label="backups_app").values_list("codename", flat=True))
+    assert not {name for name in codenames if name.startswith(("add_", "delete_"))}

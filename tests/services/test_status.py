@@ -1,0 +1,161 @@
+"""Is the data safe? Silence is an alarm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from backups_app.core.sqlite import has_wal_reset_bug
+from backups_app.models import Backup, Database
+from backups_app.services.databases import add_database
+from backups_app.services.status import Health, check_health, freshness_limit
+from backups_app.services.verify import verify_backup
+from tests.conftest import ACTOR
+from tests.support import build_shop
+
+pytestmark = pytest.mark.usefixtures("home", "db_catalog")
+
+
+def codes(health: Health) -> list[str]:
+    return [problem.code for problem in health.problems]
+
+
+def test_a_fresh_verified_backup_is_safe(shop: Database, make_backup: Callable[..., Backup]):
+    backup = make_backup(shop)
+    health = check_health()
+    assert health.is_ok
+    assert health.problems == []
+    (found,) = health.databases
+    assert found.last_verified == backup
+    assert found.age(now=health.checked_at) == health.checked_at - backup.taken_at
+
+
+def test_nothing_under_care_needs_attention():
+    health = check_health()
+    assert not health.is_ok
+    assert codes(health) == ["nothing_under_care"]
+
+
+def test_a_database_that_was_never_verified_needs_attention(shop: Database):
+    health = check_health()
+    assert codes(health) == ["never_verified"]
+    assert health.problems[0].database == "shop"
+    assert health.databases[0].age(now=health.checked_at) is None
+
+
+def test_a_backup_at_its_limit_is_safe_and_after_it_is_not(shop: Database, make_backup: Callable[..., Backup]):
+    taken_at = make_backup(shop).taken_at
+    assert taken_at is not None
+    assert check_health(now=taken_at + timedelta(hours=26)).is_ok
+    late = check_health(now=taken_at + timedelta(hours=26, seconds=1))
+    assert codes(late) == ["too_old"]
+    assert "26" in late.problems[0].message
+
+
+def test_the_limit_of_a_database_goes_before_the_setting(shop: Database, settings: Settings):
+    settings.BACKUPS = {**settings.BACKUPS, "FRESHNESS_HOURS": 1.5}
+    assert freshness_limit(shop) == timedelta(hours=1.5)
+    shop.freshness_hours = 3
+    assert freshness_limit(shop) == timedelta(hours=3)
+
+
+def test_the_age_counts_from_the_data_and_not_from_the_last_verification(
+    shop: Database, make_backup: Callable[..., Backup]
+):
+    backup = make_backup(shop)
+    verify_backup(backup, level="full", actor=ACTOR)
+    assert backup.taken_at is not None
+    Backup.objects.update(taken_at=backup.taken_at - timedelta(hours=27))
+    assert codes(check_health()) == ["too_old"]
+
+
+def test_a_failed_last_run_needs_attention_with_its_reason(
+    shop: Database, shop_file: Path, make_backup: Callable[..., Backup]
+):
+    make_backup(shop)
+    shop_file.rename(shop_file.with_name("aside"))
+    failed = make_backup(shop)
+    shop_file.with_name("aside").rename(shop_file)
+    health = check_health()
+    assert codes(health) == ["last_run_failed"]
+    assert failed.reason in health.problems[0].message
+    make_backup(shop)
+    assert check_health().is_ok
+
+
+def test_a_cancelled_last_run_alone_is_no_alarm(shop: Database, make_backup: Callable[..., Backup]):
+    make_backup(shop)
+    make_backup(shop, is_cancelled=lambda: True)
+    assert check_health().is_ok
+
+
+def test_a_missing_file_needs_attention(shop: Database, shop_file: Path, make_backup: Callable[..., Backup]):
+    make_backup(shop)
+    shop_file.unlink()
+    health = check_health()
+    assert codes(health) == ["database_missing"]
+    assert str(shop_file) in health.problems[0].message
+
+
+def test_a_newest_backup_that_is_out_of_reach_needs_attention(
+    shop: Database, make_backup: Callable[..., Backup], archive_of: Callable[[Backup], Path]
+):
+    backup = make_backup(shop)
+    archive_of(backup).rename(archive_of(backup).with_name("aside"))
+    verify_backup(backup, level="quick", actor=ACTOR)
+    health = check_health()
+    assert codes(health) == ["not_proven_again"]
+    assert "unreachable" in health.problems[0].message
+    assert backup.pk in health.problems[0].hint
+    archive_of(backup).with_name("aside").rename(archive_of(backup))
+    verify_backup(backup, level="quick", actor=ACTOR)
+    assert check_health().is_ok
+
+
+def test_a_backup_that_was_found_damaged_no_longer_counts(
+    shop: Database, make_backup: Callable[..., Backup], archive_of: Callable[[Backup], Path]
+):
+    backup = make_backup(shop)
+    archive_of(backup).write_bytes(b"altered")
+    verify_backup(backup, level="quick", actor=ACTOR)
+    assert codes(check_health()) == ["never_verified", "last_run_failed"]
+
+
+def test_each_database_is_judged_by_itself(shop: Database, tmp_path: Path, make_backup: Callable[..., Backup]):
+    add_database("other", build_shop(tmp_path / "other.sqlite3"), actor=ACTOR)
+    make_backup(shop)
+    health = check_health()
+    assert [(each.database, each.code) for each in health.problems] == [("other", "never_verified")]
+
+
+def test_a_database_that_left_care_is_not_judged(shop: Database, tmp_path: Path, make_backup: Callable[..., Backup]):
+    other = add_database("other", build_shop(tmp_path / "other.sqlite3"), actor=ACTOR)
+    make_backup(shop)
+    Database.objects.filter(pk=other.pk).update(is_under_care=False)
+    assert check_health().is_ok
+
+
+def test_a_running_backup_is_no_last_attempt(shop: Database, make_backup: Callable[..., Backup]):
+    verified = make_backup(shop)
+    Backup.objects.create(database=shop, trigger="command", created_at=timezone.now() + timedelta(seconds=1))
+    assert check_health().databases[0].last_attempt == verified
+
+
+def test_every_problem_says_what_to_do(shop: Database, shop_file: Path, make_backup: Callable[..., Backup]):
+    shop_file.unlink()
+    make_backup(shop)
+    problems = check_health().problems
+    assert [each.code for each in problems] == ["database_missing", "never_verified", "last_run_failed"]
+    assert all(problem.message and problem.hint for problem in problems)
+
+
+def test_a_known_bug_of_sqlite_is_a_notice_and_not_a_problem(shop: Database, make_backup: Callable[..., Backup]):
+    make_backup(shop)
+    health = check_health()
+    assert any("corruption bug" in notice for notice in health.notices) == has_wal_reset_bug()
+    assert health.is_ok
