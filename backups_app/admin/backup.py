@@ -181,8 +181,10 @@ class BackupAdmin(EvidenceAdmin):
         backup = self.get_queryset(request).select_related("database").filter(pk=backup_id).first()
         if backup is None:
             raise Http404
-        if request.method == "POST" and request.POST.get("level") in _LEVELS:
-            return self._verify(request, backup, level=request.POST["level"])
+        if request.method == "POST":
+            if request.POST.get("level") in _LEVELS:
+                return self._verify(request, backup, level=request.POST["level"])
+            messages.error(request, _("Choose how deep to look: quick or full."))
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -203,12 +205,12 @@ class BackupAdmin(EvidenceAdmin):
             if each.verdict == Verdict.PASSED:
                 messages.success(request, _("The copy at %(place)s passed.") % {"place": each.destination})
             else:
-                messages.error(request, f"{each.destination}: {each.get_verdict_display()}: {each.reason} {each.hint}")
+                text = _("The copy at %(place)s: %(verdict)s. %(reason)s %(hint)s")
+                facts = {"place": each.destination, "verdict": each.get_verdict_display()}
+                messages.error(request, text % {**facts, "reason": each.reason, "hint": each.hint})
         return HttpResponseRedirect(reverse("admin:backups_app_backup_change", args=[backup.pk]))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Backup]:
         """All backups; the large census only where it is shown."""
         queryset = super().get_queryset(request)
-        match = request.resolver_match
-        is_list = match is not None and match.url_name == "backups_app_backup_changelist"
-        return queryset.defer("census", "remarks") if is_list else queryset
+        return queryset.defer("census", "remarks") if self.is_list(request) else queryset

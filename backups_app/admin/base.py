@@ -52,6 +52,23 @@ class CatalogAdmin(admin.ModelAdmin):
         """The detail page, or what to do when there is no catalogue."""
         return self._missing(request) or super().changeform_view(request, object_id, form_url, extra_context)
 
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """A refusal, or what to do when there is no catalogue."""
+        return self._missing(request) or super().delete_view(request, object_id, extra_context)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The changes made on the screens, or what to do when there is no catalogue."""
+        return self._missing(request) or super().history_view(request, object_id, extra_context)
+
+    def is_list(self, request: HttpRequest) -> bool:
+        """Whether the list is asked for: it does without the large facts of its rows."""
+        match = request.resolver_match
+        return match is not None and match.url_name == f"{self.opts.app_label}_{self.opts.model_name}_changelist"
+
     def own_path(self, route: str, view: View, *, permission: str, name: str) -> URLPattern:
         """An extra page of this screen, for people with ``permission`` (of this app) only."""
 

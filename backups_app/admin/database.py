@@ -26,6 +26,16 @@ from ..services.status import freshness_limit
 from . import display
 from .base import CatalogAdmin
 
+_MAX_FRESHNESS_HOURS = 10 * 366 * 24
+
+
+class TableNamesField(forms.JSONField):
+    """JSON may spell half a character, which no page can hold: it is shown as its escape."""
+
+    def prepare_value(self, value: Any) -> str:
+        """The text in the form."""
+        return str(super().prepare_value(value)).encode(errors="backslashreplace").decode()
+
 
 class PolicyForm(ModelForm):
     """What a person may decide about a database."""
@@ -33,6 +43,7 @@ class PolicyForm(ModelForm):
     class Meta:
         model = Database
         fields = ["required_tables", "freshness_hours"]
+        field_classes = {"required_tables": TableNamesField}
         widgets = {"required_tables": forms.Textarea(attrs={"rows": 3, "cols": 60})}
 
     def clean_required_tables(self) -> list[str]:
@@ -40,7 +51,20 @@ class PolicyForm(ModelForm):
         given = self.cleaned_data["required_tables"]
         if not isinstance(given, list) or not all(isinstance(each, str) and each for each in given):
             raise forms.ValidationError(_('Give a list of table names, such as ["auth_user"], or [].'))
+        try:
+            "".join(given).encode()
+        except UnicodeEncodeError as exc:
+            raise forms.ValidationError(_("A table name holds an incomplete character.")) from exc
         return list(dict.fromkeys(given))
+
+    def clean_freshness_hours(self) -> int | None:
+        """A limit that means something, or none."""
+        given: int | None = self.cleaned_data["freshness_hours"]
+        if given is not None and not 1 <= given <= _MAX_FRESHNESS_HOURS:
+            raise forms.ValidationError(
+                _("Give 1 to %(most)d hours, or leave it empty.") % {"most": _MAX_FRESHNESS_HOURS}
+            )
+        return given
 
 
 @admin.register(Database)
@@ -63,12 +87,11 @@ class DatabaseAdmin(CatalogAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Database]:
         """Each database with its last verified backup, in one query."""
         last = Backup.objects.filter(database=OuterRef("pk"), state=Backup.State.VERIFIED).order_by("-taken_at")
-        facts = {
-            f"last_{name}": Subquery(last.values(name)[:1])
-            for name in ("id", "taken_at", "row_count", "size_bytes", "census")
-        }
+        names = ["id", "taken_at", "row_count", "size_bytes"]
+        if not self.is_list(request):
+            names.append("census")
         databases: QuerySet[Database] = super().get_queryset(request)
-        return databases.annotate(**facts)
+        return databases.annotate(**{f"last_{name}": Subquery(last.values(name)[:1]) for name in names})
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list, brought in line with the settings first."""
@@ -150,7 +173,8 @@ class DatabaseAdmin(CatalogAdmin):
     def back_up_view(self, request: HttpRequest) -> HttpResponseBase:
         """GET shows what will happen, POST does it."""
         given = request.POST if request.method == "POST" else request.GET
-        ids = [value for value in given.getlist("id") if value.isdigit()]
+        # Up to 18 digits fit the column of the key; a longer number is nobody's.
+        ids = [int(value) for value in given.getlist("id") if value.isdecimal() and len(value) <= 18]
         databases = list(self.get_queryset(request).filter(pk__in=ids, is_under_care=True))
         if not databases:
             messages.warning(request, _("No database under care was chosen."))
@@ -179,7 +203,9 @@ class DatabaseAdmin(CatalogAdmin):
             messages.success(request, text % {"count": len(good)})
         for backup in made:
             if backup not in good:
-                messages.error(request, f"{backup.database.name}: {backup.reason} {backup.hint}")
+                text = _("No verified backup of %(name)s: %(reason)s %(hint)s")
+                facts = {"name": backup.database.name, "reason": backup.reason, "hint": backup.hint}
+                messages.error(request, text % facts)
         if len(made) == 1:
             return HttpResponseRedirect(reverse("admin:backups_app_backup_change", args=[made[0].pk]))
         return HttpResponseRedirect(reverse("admin:backups_app_backup_changelist"))

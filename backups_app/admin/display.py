@@ -64,7 +64,7 @@ def age(moment: datetime | None) -> SafeString | str:
     if moment is None:
         return _("never")
     local = timezone.localtime(moment)
-    exact = date_format(local, "DATETIME_FORMAT") + local.strftime(":%S %Z")
+    exact = date_format(local, "DATE_FORMAT") + local.strftime(", %H:%M:%S %Z")
     is_new = timezone.now() - moment < timedelta(minutes=1)
     ago = _("just now") if is_new else _("%(time)s ago") % {"time": timesince(moment, depth=1)}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ago)

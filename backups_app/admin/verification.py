@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
@@ -22,7 +22,6 @@ class VerificationAdmin(EvidenceAdmin):
     list_display = ["when", "database", "backup_link", "destination", "level", "verdict_badge", "reason"]
     list_display_links = ["when"]
     list_filter = ["verdict", "level", "destination", "backup__database"]
-    list_select_related = ["backup__database"]
     list_per_page = 50
     search_fields = ["backup__id", "backup__database__name", "reason"]
     date_hierarchy = "finished_at"
@@ -36,6 +35,12 @@ class VerificationAdmin(EvidenceAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         """Everything."""
         return [str(name) for _title, options in self.fieldsets for name in options["fields"]]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Verification]:
+        """All verifications; the large evidence only where it is shown."""
+        queryset: QuerySet[Verification] = super().get_queryset(request).select_related("backup__database")
+        large = ["backup__census", "backup__remarks", *(["checks"] if self.is_list(request) else [])]
+        return queryset.defer(*large)
 
     @admin.display(description=gettext_lazy("finished"), ordering="finished_at")
     def when(self, verification: Verification) -> SafeString | str:
