@@ -1,0 +1,175 @@
+"""A destination publishes a whole object or nothing, and never overwrites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backups_app.core.errors import BackupError, DiskFullError, InputError, RefusedError, UnreachableError
+from backups_app.destinations import LocalDestination, get_destination
+from tests.support import bytes_in, mounted_tmpfs, names_in
+
+NAME = "shop/2026/shop-1.sqlite3.zst"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "archives"
+
+
+@pytest.fixture
+def destination(root: Path) -> LocalDestination:
+    return LocalDestination(root)
+
+
+@pytest.fixture
+def draft(tmp_path: Path) -> Callable[..., Path]:
+    """A function that writes a private source file."""
+
+    def make(content: bytes = b"content") -> Path:
+        path = tmp_path / "draft"
+        path.write_bytes(content)
+        path.chmod(0o600)
+        return path
+
+    return make
+
+
+def read(destination: LocalDestination, name: str = NAME) -> bytes:
+    with destination.open(name) as stream:
+        return stream.read()
+
+
+def test_what_was_stored_is_read_back(destination: LocalDestination, root: Path, draft: Callable[..., Path]):
+    source = draft(b"content")
+    destination.store(source, NAME)
+    assert read(destination) == b"content"
+    assert bytes_in(root) == {NAME: b"content"}
+    assert not source.exists(), "the source is used up"
+
+
+def test_folders_and_objects_are_private(destination: LocalDestination, root: Path, draft: Callable[..., Path]):
+    destination.store(draft(), NAME)
+    for path in [root, *root.rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_an_object_is_never_overwritten(destination: LocalDestination, draft: Callable[..., Path]):
+    destination.store(draft(b"first"), NAME)
+    with pytest.raises(RefusedError):
+        destination.store(draft(b"second"), NAME)
+    assert read(destination) == b"first"
+
+
+def test_a_dangling_link_is_not_overwritten_or_followed(
+    destination: LocalDestination, root: Path, tmp_path: Path, draft: Callable[..., Path]
+):
+    (root / NAME).parent.mkdir(parents=True)
+    (root / NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RefusedError):
+        destination.store(draft(), NAME)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", ".", "..", ".hidden", "a/.hidden", "a/.."])
+def test_a_name_that_leads_elsewhere_is_refused_by_every_verb(
+    destination: LocalDestination, root: Path, draft: Callable[..., Path], name: str
+):
+    source = draft()
+    with pytest.raises(InputError):
+        destination.store(source, name)
+    with pytest.raises(InputError):
+        read(destination, name)
+    with pytest.raises(InputError):
+        destination.remove(name)
+    assert not root.exists()
+    assert source.exists()
+
+
+def test_a_missing_object_is_unreachable(destination: LocalDestination, root: Path):
+    with pytest.raises(UnreachableError, match="folder is missing too"):
+        read(destination)
+    (root / NAME).parent.mkdir(parents=True)
+    with pytest.raises(UnreachableError, match="folder is there"):
+        read(destination)
+
+
+def test_a_folder_in_place_of_the_object_is_unreachable(destination: LocalDestination, root: Path):
+    (root / NAME).mkdir(parents=True)
+    with pytest.raises(UnreachableError):
+        read(destination)
+
+
+def test_a_read_error_in_the_middle_is_unreachable(destination: LocalDestination, draft: Callable[..., Path]):
+    destination.store(draft(), NAME)
+
+    def break_down() -> None:
+        with destination.open(NAME):
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(UnreachableError, match="Input/output error"):
+        break_down()
+
+
+def test_removing_works_and_may_be_repeated(destination: LocalDestination, root: Path, draft: Callable[..., Path]):
+    destination.store(draft(), NAME)
+    destination.remove(NAME)
+    destination.remove(NAME)
+    assert bytes_in(root) == {}
+
+
+def test_removing_where_nothing_was_ever_stored_creates_nothing(destination: LocalDestination, root: Path):
+    destination.remove(NAME)
+    assert not root.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_and_keeps_the_source(
+    destination: LocalDestination, root: Path, draft: Callable[..., Path]
+):
+    root.write_text("in the way")
+    source = draft()
+    with pytest.raises(BackupError):
+        destination.store(source, NAME)
+    assert source.read_bytes() == b"content"
+    assert root.read_text() == "in the way"
+
+
+def test_another_file_system_gets_a_whole_private_object(tmp_path: Path, draft: Callable[..., Path]):
+    with mounted_tmpfs(tmp_path / "disk", size_bytes=4 << 20) as disk:
+        source = draft(b"x" * 1_500_000)
+        destination = LocalDestination(disk / "archives")
+        destination.store(source, NAME)
+        assert read(destination) == b"x" * 1_500_000
+        assert (disk / "archives" / NAME).stat().st_mode & 0o777 == 0o600
+        assert names_in(disk / "archives" / ".incoming") == set()
+        assert not source.exists()
+
+
+def test_a_full_file_system_gets_nothing(tmp_path: Path, draft: Callable[..., Path]):
+    with mounted_tmpfs(tmp_path / "disk", size_bytes=1 << 20) as disk:
+        source = draft(b"x" * (2 << 20))
+        destination = LocalDestination(disk / "archives")
+        with pytest.raises(DiskFullError):
+            destination.store(source, NAME)
+        assert bytes_in(disk) == {}
+        assert source.stat().st_size == 2 << 20
+
+
+def test_sweeping_leaves_stored_objects_alone(destination: LocalDestination, root: Path, draft: Callable[..., Path]):
+    destination.store(draft(), NAME)
+    destination.sweep()
+    assert bytes_in(root) == {NAME: b"content"}
+
+
+def test_the_built_in_destination_is_the_archives_folder(home: Path, draft: Callable[..., Path]):
+    destination = get_destination("local")
+    assert destination.name == "local"
+    destination.store(draft(), NAME)
+    assert (home / "archives" / NAME).read_bytes() == b"content"
+
+
+def test_an_unknown_destination_is_refused(home: Path):
+    with pytest.raises(RefusedError, match="attic"):
+        get_destination("attic")
