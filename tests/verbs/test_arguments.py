@@ -1,0 +1,31 @@
+"""What a person may get wrong on the command line."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+import pytest
+
+from backups_app.verbs import arguments
+
+
+def test_a_path_is_absolute_and_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert arguments.path("~/x") == arguments.path("x") == tmp_path / "x"
+
+
+def test_the_home_of_nobody_is_refused():
+    with pytest.raises(ArgumentTypeError, match="~nobody-has-this-name"):
+        arguments.path("~nobody-has-this-name/x")
+
+
+@pytest.mark.parametrize("given", ["-1", "1.5", "x", "", " 1", "1e3", "²"])
+def test_what_is_no_count_is_refused(given: str):
+    with pytest.raises(ArgumentTypeError):
+        arguments.count(given)
+
+
+def test_a_count_starts_at_zero():
+    assert (arguments.count("0"), arguments.count("12")) == (0, 12)
