@@ -34,7 +34,7 @@ class TableNamesField(forms.JSONField):
 
     def prepare_value(self, value: Any) -> str:
         """The text in the form."""
-        return str(super().prepare_value(value)).encode(errors="backslashreplace").decode()
+        return display.sendable(str(super().prepare_value(value)))
 
 
 class PolicyForm(ModelForm):

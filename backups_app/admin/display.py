@@ -34,6 +34,11 @@ _LOOKS = {
 }
 
 
+def sendable(text: str) -> str:
+    """``text`` as a page can hold it: half a character, as a hostile schema or JSON has it, is spelled out."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def badge(value: str, label: Any) -> SafeString:
     """A state or verdict as a badge; a dash when there is none."""
     if not value:
@@ -81,7 +86,8 @@ def checks_table(checks: Iterable[dict[str, Any]]) -> SafeString | str:
     """The checks of a verification with their evidence."""
     found = [
         {
-            **check,
+            "name": check["name"],
+            "evidence": sendable(check["evidence"]),
             "badge": badge(
                 "passed" if check["ok"] else "attention" if check.get("advisory") else "failed",
                 _("ok") if check["ok"] else _("note") if check.get("advisory") else _("failed"),

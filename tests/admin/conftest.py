@@ -112,10 +112,10 @@ def verification_row(backup: Backup, *, level: str = "full", verdict: str = "pas
         {"name": "content digest", "ok": is_good, "evidence": "SHA-256 of it", "advisory": False},
         {"name": "foreign_key_check", "ok": False, "evidence": "2 rows refer to nothing", "advisory": True},
     ]
-    given = {"checks": checks, "reason": "" if is_good else "It is not as it must be.", "hint": "", **facts}
+    reason = "" if is_good else "It is not as it must be."
+    given = {"checks": checks, "reason": reason, "hint": "", "destination": "local", **facts}
     return Verification(
         backup=backup,
-        destination="local",
         level=level,
         verdict=verdict,
         started_at=now,
