@@ -7,12 +7,13 @@ Exit codes are those of ``manage.py backup``.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import tempfile
 from pathlib import Path
 
-from .errors import BackupError, VerificationError
+from .errors import BackupError, VerificationError, translated
 from .extract import Inspection, extract_file, inspect_file
 from .progress import Watch
 from .terminal import cancel_on_signal, printable, progress_bar
@@ -28,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
             if options.verb == "restore":
                 inspection = extract_file(options.archive, options.to, watch=watch)
             else:
-                with tempfile.TemporaryDirectory(prefix="walsafe-", dir=options.scratch) as scratch:
+                with (
+                    translated("using the scratch folder"),
+                    tempfile.TemporaryDirectory(prefix="walsafe-", dir=options.scratch) as scratch,
+                ):
                     inspection = inspect_file(options.archive, scratch=Path(scratch), watch=watch)
         _print(inspection, is_json=options.json)
         if options.verb == "restore" and not options.json:
@@ -92,4 +96,6 @@ def _print(inspection: Inspection, *, is_json: bool) -> None:
 
 
 if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show is spelled out
     sys.exit(main())

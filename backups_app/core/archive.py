@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import VerificationError, translated
+from .errors import UnreachableError, VerificationError, translated
 from .files import create_private_file
 from .progress import Watch
 
@@ -38,6 +38,10 @@ _SYNC_EVERY_BYTES = 32 << 20
 # cookie, and the version fields (https://sqlite.org/fileformat2.html, section 1.3).
 _VOLATILE_HEADER = ((18, 20), (24, 28), (40, 44), (92, 100))
 _HEADER_BYTES = 100
+
+
+class OverLimitError(VerificationError):
+    """The archive holds more than its reader has room for."""
 
 
 class ContentDigest:
@@ -151,7 +155,7 @@ def decompress(pieces: Iterator[bytes], *, limit_bytes: int) -> Iterator[bytes]:
                 ) from exc
             done_bytes += len(content)
             if done_bytes > limit_bytes:
-                raise VerificationError(
+                raise OverLimitError(
                     f"The archive holds more than the {limit_bytes:,} bytes it should.",
                     "Treat it as foreign: it is not what was stored.",
                 )
@@ -257,6 +261,8 @@ def read_archive(
     while True:
         try:
             content = next(contents, None)
+        except UnreachableError:
+            raise  # the store's failure says nothing about the archive
         except VerificationError as exc:
             damage = exc
             break

@@ -64,6 +64,7 @@ def create_archive(
         busy_timeout_seconds=options.busy_timeout_seconds,
         now=now,
     )
+    destination = folder / f"archive{SUFFIX}"
     try:
         with ThreadPoolExecutor(max_workers=1) as pool:
             # SQLite and zstd both release the interpreter: checking costs little extra time.
@@ -77,12 +78,15 @@ def create_archive(
             )
             archive = write_archive(
                 snapshot.path,
-                folder / f"archive{SUFFIX}",
+                destination,
                 watch=watch,
                 level=options.compression_level,
                 workers=options.compression_workers,
             )
             checks = checking.result()
+    except BaseException:
+        destination.unlink(missing_ok=True)
+        raise
     finally:
         snapshot.path.unlink(missing_ok=True)
     return CreatedArchive(snapshot=snapshot, archive=archive, checks=checks)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from . import archive as archives
 from . import manifest as manifests
-from .archive import OpenStored, unpack_archive
+from .archive import OpenStored, OverLimitError, unpack_archive
 from .census import Census, take_census
-from .errors import InputError, NotFoundError, UnreachableError, VerificationError, translated
+from .errors import DiskFullError, InputError, NotFoundError, UnreachableError, VerificationError, translated
 from .files import publish_new_file, refuse_existing
 from .manifest import Manifest
 from .progress import Watch
@@ -45,8 +46,9 @@ def extract_archive(open_stored: OpenStored, manifest: Manifest, target: Path, *
 @contextmanager
 def _temporary_beside(target: Path) -> Iterator[Path]:
     """A free name in the target's folder, on the same file system; whatever is there is removed."""
-    if not target.parent.is_dir():
-        raise NotFoundError(f"The folder {target.parent} does not exist.", "Create it first.")
+    with translated("looking for the target's folder"):
+        if not target.parent.is_dir():
+            raise NotFoundError(f"The folder {target.parent} does not exist.", "Create it first.")
     refuse_existing(target)
     temporary = target.parent / f".{secrets.token_hex(8)}.partial"
     try:
@@ -84,33 +86,37 @@ def manifest_beside(archive: Path) -> Manifest | None:
     Raises:
         VerificationError: there is one and it cannot be trusted.
     """
+    if not archive.name:
+        raise InputError(f"{archive} is not a file.", "Give the path of an archive.")
     name = archive.name.removesuffix(".age").removesuffix(archives.SUFFIX) + manifests.SUFFIX
     path = archive.with_name(name)
     try:
-        with open(path, "rb") as stream:
+        with _opened(path, "manifest") as stream:
             return Manifest.from_bytes(stream.read(manifests.MAX_BYTES + 1))
-    except FileNotFoundError:
+    except NotFoundError:
         return None
-    except OSError as exc:
-        raise UnreachableError(f"The manifest {path} cannot be read.", "Check its permissions.") from exc
 
 
-@contextmanager
-def open_archive_file(archive: Path) -> Iterator[BinaryIO]:
+def open_archive_file(archive: Path) -> AbstractContextManager[io.FileIO]:
     """Open a stored archive file for reading; reading errors become ``UnreachableError``.
 
     Raises:
         NotFoundError, InputError: no regular file is there.
     """
-    if archive.is_dir() or (archive.exists() and not archive.is_file()):
-        raise InputError(f"{archive} is not a file.", "Give the path of an archive.")
+    return _opened(archive, "archive")
+
+
+@contextmanager
+def _opened(path: Path, what: str) -> Iterator[io.FileIO]:
     try:
-        with open(archive, "rb", buffering=0) as stream:
+        if path.is_dir() or (path.exists() and not path.is_file()):  # opening a FIFO would block
+            raise InputError(f"{path} is not a file.", f"The {what} must be a plain file.")
+        with open(path, "rb", buffering=0) as stream:
             yield stream
     except FileNotFoundError as exc:
-        raise NotFoundError(f"There is no archive at {archive}.", "Check the path.") from exc
+        raise NotFoundError(f"There is no {what} at {path}.", "Check the path.") from exc
     except OSError as exc:
-        raise UnreachableError(f"The archive {archive} cannot be read: {exc.strerror}.", "Check the disk.") from exc
+        raise UnreachableError(f"The {what} {path} cannot be read: {exc.strerror}.", "Check the disk.") from exc
 
 
 def extract_file(archive: Path, target: Path, *, watch: Watch) -> Inspection:
@@ -169,12 +175,18 @@ def _inspected(manifest: Manifest, checks: list[Check]) -> Inspection:
 
 def _unpack_foreign(archive: Path, target: Path, *, watch: Watch) -> Inspection:
     """Unpack an archive that has no manifest; its size is bounded by the free disk space."""
+    with open_archive_file(archive) as stored:
+        total_bytes = os.fstat(stored.fileno()).st_size
     with translated("unpacking the archive"):
         limit_bytes = shutil.disk_usage(target.parent).free
-        total_bytes = archive.stat().st_size
     read = unpack_archive(
         lambda: open_archive_file(archive), target, limit_bytes=limit_bytes, total_bytes=total_bytes, watch=watch
     )
+    if isinstance(read.damage, OverLimitError):
+        raise DiskFullError(
+            f"The archive holds more than the {limit_bytes:,} bytes that are free.",
+            "Give a folder with more free space.",
+        )
     census = None
     if read.damage is not None:
         checks = [Check(name="decompression", ok=False, evidence=read.damage.message)]

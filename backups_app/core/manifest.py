@@ -135,7 +135,7 @@ class Manifest:
                 previous=None if document["previous"] is None else _digest(document["previous"]),
                 software={_text(key): _text(value) for key, value in document["software"].items()},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             raise _unreadable(f"a field is missing or malformed ({exc})") from exc
         if manifest.to_bytes() != content:
             raise _unreadable("it is not in canonical form")
@@ -190,4 +190,4 @@ def _moment(value: object) -> datetime:
     moment = datetime.fromisoformat(_text(value))
     if moment.tzinfo is None:
         raise ValueError("a time with its zone was expected")
-    return moment
+    return moment.astimezone(UTC)
