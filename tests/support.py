@@ -104,18 +104,32 @@ def rows_of(path: Path) -> dict[str, int]:
 
 
 def content_of(path: Path) -> dict[str, object]:
-    """Schema, pragmas and every row, with storage class and exact bytes, read without the engine."""
+    """The content of a file that nobody writes; see :func:`content_through`."""
     with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as connection:
-        connection.text_factory = bytes
-        schema = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2").fetchall()
-        content: dict[str, object] = {"schema": schema}
-        for pragma in ("page_size", "encoding", "user_version", "application_id", "auto_vacuum"):
-            content[pragma] = connection.execute(f"PRAGMA {pragma}").fetchone()
-        for kind, name, _, _ in schema:
-            if kind == b"table":
-                found = connection.execute('SELECT * FROM "{}"'.format(name.decode().replace('"', '""')))
-                content[f"rows of {name!r}"] = sorted(repr(row) for row in found)
-        return content
+        return content_through(connection)
+
+
+def content_through(connection: sqlite3.Connection) -> dict[str, object]:
+    """Schema, pragmas and every row with storage class and exact bytes, read without the engine."""
+    connection.text_factory = bytes
+    schema = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY 1, 2").fetchall()
+    content: dict[str, object] = {"schema": schema}
+    for pragma in ("page_size", "encoding", "user_version", "application_id", "auto_vacuum"):
+        content[pragma] = connection.execute(f"PRAGMA {pragma}").fetchone()
+    for kind, name, _, _ in schema:
+        if kind == b"table":
+            table = identifier(name)
+            columns = [identifier(row[1]) for row in connection.execute(f"PRAGMA table_info({table})")]
+            types = [f"typeof({column})" for column in columns]
+            found = connection.execute(f"SELECT {', '.join(columns + types)} FROM {table}")
+            content[f"rows of {table}"] = sorted(repr(row) for row in found)
+    return content
+
+
+def identifier(name: bytes | str) -> str:
+    """A name for use in SQL text."""
+    text = name.decode() if isinstance(name, bytes) else name
+    return '"' + text.replace('"', '""') + '"'
 
 
 def integrity_of(path: Path) -> str:

@@ -127,14 +127,10 @@ def test_system_errors_become_the_right_kind_without_the_path(number: int, kind:
 
 def test_a_real_lock_is_translated_and_keeps_its_cause(tmp_path: Path):
     database = build_shop(tmp_path / "shop.db", journal_mode="delete")
-    with (
-        holding(database, "BEGIN EXCLUSIVE"),
-        connected(database) as connection,
-        pytest.raises(BusyError) as caught,
-        translated("reading shop.db"),
-    ):
+    with holding(database, "BEGIN EXCLUSIVE"), connected(database) as connection:
         connection.execute("PRAGMA busy_timeout=0")
-        connection.execute("SELECT * FROM product")
+        with pytest.raises(BusyError) as caught, translated("reading shop.db"):
+            connection.execute("SELECT * FROM product")
     assert isinstance(caught.value.__cause__, sqlite3.OperationalError)
 
 

@@ -119,9 +119,13 @@ def test_scratch_is_private_and_gone_after_success(tmp_path: Path):
 
 
 def test_scratch_is_gone_after_a_failure(tmp_path: Path):
-    with pytest.raises(ZeroDivisionError), scratch_folder(tmp_path, "job-1") as folder:
-        (folder / "plaintext").write_bytes(b"rows")
-        raise ZeroDivisionError
+    def fail() -> None:
+        with scratch_folder(tmp_path, "job-1") as folder:
+            (folder / "plaintext").write_bytes(b"rows")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert names_in(tmp_path) == set()
 
 

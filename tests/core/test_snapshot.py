@@ -292,13 +292,19 @@ KINDS = {
         "CREATE TABLE t (a TEXT, b); CREATE INDEX p ON t (a) WHERE b > 1; CREATE INDEX e ON t (lower(a));"
         "INSERT INTO t VALUES ('X', 1), ('Y', 2);"
     ),
-    "auto_vacuum full": "PRAGMA auto_vacuum=FULL; CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(9000)); DELETE FROM t;",
+    "checks and generated columns that call the JSON functions": (
+        "CREATE TABLE t (a TEXT CHECK (json_valid(a)), b AS (json_extract(a, '$.x')));"
+        "CREATE INDEX i ON t (json_extract(a, '$.x')); INSERT INTO t (a) VALUES ('{\"x\": 1}'), ('[]');"
+    ),
+    "auto_vacuum full": (
+        "PRAGMA auto_vacuum=FULL; CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(9000)); DELETE FROM t;"
+    ),
     "auto_vacuum incremental": (
         "PRAGMA auto_vacuum=INCREMENTAL; CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(99999)); DELETE FROM t;"
     ),
     "free pages": "CREATE TABLE t (a); INSERT INTO t VALUES (zeroblob(99999)); DELETE FROM t;",
-    "UTF-16 little endian": "PRAGMA encoding='UTF-16le'; CREATE TABLE t (ä TEXT); INSERT INTO t VALUES ('ö☕'), ('日本');",
-    "UTF-16 big endian": "PRAGMA encoding='UTF-16be'; CREATE TABLE t (ä TEXT); INSERT INTO t VALUES ('ö☕'), ('日本');",
+    "UTF-16 little endian": "PRAGMA encoding='UTF-16le'; CREATE TABLE t (ä); INSERT INTO t VALUES ('ö☕'), ('日本');",
+    "UTF-16 big endian": "PRAGMA encoding='UTF-16be'; CREATE TABLE t (ä); INSERT INTO t VALUES ('ö☕'), ('日本');",
     "version and application id": "PRAGMA user_version=77; PRAGMA application_id=-123456; CREATE TABLE t (a);",
     "blobs and broken text": (
         "CREATE TABLE t (a); INSERT INTO t VALUES (x'0001ff'), (CAST(x'41ff42' AS TEXT)), (CAST(x'410042' AS TEXT)),"
