@@ -46,17 +46,18 @@ def sync_folder(path: Path) -> None:
 
 
 @contextmanager
-def file_lock(path: Path, *, blocking: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock on a lock file; yields whether it was got.
+def file_lock(path: Path, *, blocking: bool = True, shared: bool = False) -> Iterator[bool]:
+    """Hold a lock on a lock file, exclusive or shared with others; yields whether it was got.
 
     The kernel frees it when the process ends, however it ends.
     """
     create_private_folder(path.parent)
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if blocking else fcntl.LOCK_NB))
+                fcntl.flock(descriptor, kind | (0 if blocking else fcntl.LOCK_NB))
             except BlockingIOError:
                 yield False
                 return

@@ -28,10 +28,10 @@ from .sqlite import (
     Access,
     LiveDatabase,
     database_file,
+    open_for_writing,
     open_live,
     open_scratch_for_copy,
     open_snapshot,
-    open_to_vacuum,
     remove_with_sidecars,
     sidecar,
     wait_for_lock,
@@ -204,7 +204,10 @@ def copy_with_vacuum(source: Path, destination: Path, *, busy_timeout_seconds: f
     Raises:
         sqlite3.Error: from SQLite. CancelledError, DeadlineError: from ``watch``.
     """
-    with closing(open_to_vacuum(source)) as holder, closing(open_to_vacuum(source)) as copier:
+    with (
+        closing(open_for_writing(source, wait_seconds=0.1)) as holder,
+        closing(open_for_writing(source, wait_seconds=0.1)) as copier,
+    ):
         wait_for_lock(holder, "BEGIN IMMEDIATE", busy_timeout_seconds=busy_timeout_seconds, watch=watch)
         census = take_census(holder, watch=watch)
         with watch.over(copier):

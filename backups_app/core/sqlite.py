@@ -121,6 +121,22 @@ def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def open_staged(path: Path) -> sqlite3.Connection:
+    """A connection on a private file that nobody writes, to copy from, for the caller to close."""
+    return _connect(path, "mode=ro&immutable=1")
+
+
+def open_for_writing(path: Path, *, wait_seconds: float) -> sqlite3.Connection:
+    """A connection that may write to an existing database, for the caller to close.
+
+    SQLite waits ``wait_seconds`` for a lock before it says that the database is busy.
+    """
+    connection = _connect(path, "mode=rw")
+    connection.execute(f"PRAGMA busy_timeout={int(wait_seconds * 1000)}")
+    connection.execute("PRAGMA ignore_check_constraints=ON")
+    return connection
+
+
 def open_scratch_for_copy(path: Path) -> sqlite3.Connection:
     """A connection that fills an empty private file, for the caller to close.
 
@@ -130,11 +146,6 @@ def open_scratch_for_copy(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode=OFF")
     connection.execute("PRAGMA synchronous=OFF")
     return connection
-
-
-def open_to_vacuum(path: Path) -> sqlite3.Connection:
-    """A connection on a live database that may take its write lock, for the caller to close."""
-    return _connect(path, "mode=rw")
 
 
 @dataclass(frozen=True, kw_only=True)

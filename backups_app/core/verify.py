@@ -87,14 +87,32 @@ def check_database(
     """
     if path.stat().st_size == 0:
         return _check_empty_file(expected, required_tables)
+    with open_snapshot(path) as connection:
+        return check_connection(
+            connection, expected=expected, required_tables=required_tables, is_thorough=is_thorough, watch=watch
+        )
+
+
+def check_connection(
+    connection: sqlite3.Connection,
+    *,
+    expected: Census | None,
+    required_tables: tuple[str, ...] = (),
+    is_thorough: bool,
+    watch: Watch,
+) -> list[Check]:
+    """The checks of :func:`check_database` on a connection whose view does not change meanwhile.
+
+    Raises:
+        CancelledError, DeadlineError: from ``watch``.
+    """
     checks: list[Check] = []
     try:
-        with open_snapshot(path) as connection:
-            with watch.over(connection):
-                checks.append(_check_structure(connection, is_thorough=is_thorough))
-                if is_thorough:
-                    checks.append(_check_foreign_keys(connection))
-            found = take_census(connection, watch=watch)
+        with watch.over(connection):
+            checks.append(_check_structure(connection, is_thorough=is_thorough))
+            if is_thorough:
+                checks.append(_check_foreign_keys(connection))
+        found = take_census(connection, watch=watch)
     except SQLITE_ERRORS as exc:
         error = from_sqlite(exc, doing="checking the copy")
         checks.append(Check(name="readable", ok=False, evidence=error.message))

@@ -1,0 +1,321 @@
+"""A verified database file back into a live one, under the connections of running processes.
+
+The content is copied with SQLite's backup API in reverse: the live database is the destination,
+and the whole copy is one transaction in it. Other processes keep their connections, wait like
+for any writer, and see the new content with their next statement. The process may be killed at
+any moment: the live database then holds the old or the new content, never a mix.
+
+The file is never swapped: connections that are open would keep writing to the old one, and their
+next checkpoint would undo the restore or mix two databases.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from .census import Census
+from .errors import BusyError, RefusedError, VerificationError, translated
+from .files import create_private_file, publish_new_file, require_free_space, sync_folder
+from .progress import Watch
+from .sqlite import SIDECAR_SUFFIXES, database_file, open_for_writing, open_snapshot, sidecar
+from .verify import Check, check_connection, failures
+
+_PAGES_PER_STEP = 4000
+SPACE_FACTOR = 2.1
+"""The WAL grows by the whole content before the checkpoint, and the file grows after it."""
+
+_TRUNCATE_TRIES = 5
+_TRUNCATE_WAIT_SECONDS = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveFacts:
+    """What of a live database decides how it can be restored into."""
+
+    page_size: int
+    page_count: int
+    encoding: str
+    journal_mode: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of its content in bytes."""
+        return self.page_size * self.page_count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """A finished restore, checked."""
+
+    census: Census
+    """What the live database holds now, but for what others wrote since."""
+    checks: list[Check]
+    blocked_seconds: float
+    """How long writers had to wait for the copy."""
+    waited_seconds: float
+    """How long the copy waited for other writers before."""
+    others_wrote: bool
+    """Whether another process committed between the copy and the check."""
+    notes: tuple[str, ...] = ()
+
+
+def live_facts(live: Path, *, busy_timeout_seconds: float) -> LiveFacts:
+    """Look at a live database.
+
+    Raises:
+        NotFoundError, InputError, VerificationError: it is missing or damaged, and can only be
+            recreated (:func:`recreate`). BusyError, BackupError: it cannot be opened now.
+    """
+    live = database_file(live)
+    with (
+        translated(f"opening {live.name}"),
+        closing(open_for_writing(live, wait_seconds=busy_timeout_seconds)) as target,
+    ):
+        target.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        facts = {
+            name: target.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_size", "page_count", "encoding", "journal_mode")
+        }
+    return LiveFacts(
+        page_size=int(facts["page_size"]),
+        page_count=int(facts["page_count"]),
+        encoding=str(facts["encoding"]),
+        journal_mode=str(facts["journal_mode"]).lower(),
+    )
+
+
+def schema_version(live: Path) -> int:
+    """The schema version of a live database: a restore in place moves it by exactly one.
+
+    Raises:
+        BackupError: it cannot be read.
+    """
+    with translated(f"reading {live.name}"), closing(open_for_writing(live, wait_seconds=5)) as connection:
+        return int(connection.execute("PRAGMA schema_version").fetchone()[0])
+
+
+def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch) -> tuple[Census, tuple[str, ...]]:
+    """Make the private file ``staged`` fit to be copied into a live database with these facts.
+
+    A different page size is changed on the staged copy, by ``VACUUM INTO``; returns the census to
+    expect afterwards, and what an operator should know.
+
+    Raises:
+        RefusedError: it holds no page (the backup API would wipe the live database without an
+            error), or another text encoding (connections that are open could not go on).
+        DiskFullError, BackupError, CancelledError, DeadlineError: the staged copy may be gone.
+    """
+    if staged.stat().st_size == 0 or census.page_count == 0:
+        raise RefusedError("The backup holds no page at all; restoring it would wipe the database.", "Choose another.")
+    if facts.page_count == 0:
+        return census, ()
+    if census.encoding != facts.encoding:
+        raise RefusedError(
+            f"The backup is encoded in {census.encoding}, the live database in {facts.encoding}: "
+            "the connections that are open could not go on.",
+            "Restore it to a new file with --to, stop the site, and exchange the files.",
+        )
+    if census.page_size == facts.page_size:
+        return census, ()
+    _change_page_size(staged, facts.page_size, watch=watch)
+    with translated("reading the converted copy"), open_snapshot(staged) as copy:
+        page_count = int(copy.execute("PRAGMA page_count").fetchone()[0])
+    note = (
+        f"The page size was changed from {census.page_size} to {facts.page_size}, that of the live database; "
+        "rowids of tables without an integer primary key may differ."
+    )
+    return replace(census, page_size=facts.page_size, page_count=page_count), (note,)
+
+
+def _change_page_size(staged: Path, page_size: int, *, watch: Watch) -> None:
+    converted = staged.with_name(staged.name + ".converted")
+    os.close(create_private_file(converted))
+    try:
+        with translated("changing the page size of the staged copy"):
+            with closing(open_for_writing(staged, wait_seconds=0)) as source:
+                source.execute("PRAGMA journal_mode=DELETE")  # the page size of a WAL database is fixed
+                source.execute(f"PRAGMA page_size={page_size}")
+                with watch.over(source):
+                    source.execute("VACUUM INTO ?", (str(converted),))
+            converted.replace(staged)
+    finally:
+        converted.unlink(missing_ok=True)
+
+
+def require_space(live: Path, facts: LiveFacts, census: Census) -> None:
+    """Refuse early when the live database's disk cannot hold the WAL of the copy.
+
+    Raises:
+        DiskFullError: with both figures.
+    """
+    needed_bytes = int(SPACE_FACTOR * max(facts.size_bytes, census.size_bytes))
+    require_free_space(live.parent, needed_bytes, purpose=f"restoring into {live.name}")
+
+
+def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: float, watch: Watch) -> Restored:
+    """Copy the verified private file ``staged`` into the live database, and check the result.
+
+    ``staged`` fits (:func:`fit_to_live`), ``census`` is its census, and its content was proven.
+    Other writers are waited for, up to ``wait_seconds``. A cancel counts until the last page.
+
+    Raises:
+        BusyError: a lock was held for longer than ``wait_seconds``; nothing was changed.
+        DiskFullError, BackupError, CancelledError, DeadlineError: nothing was changed.
+        RestoreCheckError: the copy went through, and the live database is not what it must be.
+    """
+    with (
+        translated(f"restoring into {live.name}"),
+        closing(open_for_writing(live, wait_seconds=_TRUNCATE_WAIT_SECONDS)) as target,
+    ):
+        # One fsync less while writers wait; the checkpoint below makes the content durable.
+        target.execute("PRAGMA synchronous=NORMAL")
+        waited_seconds, blocked_seconds = _copy(staged, target, live, wait_seconds=wait_seconds, watch=watch)
+        before = _data_version(target)
+        notes = _checkpoint(target)
+        checks = check_live(target, census)
+        others_wrote = _data_version(target) != before
+    if others_wrote:
+        checks = [_excused(check) for check in checks]
+    restored = Restored(
+        census=census,
+        checks=checks,
+        blocked_seconds=blocked_seconds,
+        waited_seconds=waited_seconds,
+        others_wrote=others_wrote,
+        notes=notes,
+    )
+    if failures(checks):
+        raise RestoreCheckError(restored)
+    return restored
+
+
+class RestoreCheckError(VerificationError):
+    """The copy went through, but the live database is not what it must be: roll back."""
+
+    def __init__(self, restored: Restored) -> None:
+        found = "; ".join(f"{check.name}: {check.evidence}" for check in failures(restored.checks))
+        super().__init__(f"The restored database is not as it must be ({found}).", "It is rolled back.")
+        self.restored = restored
+
+
+def _copy(
+    staged: Path, target: sqlite3.Connection, live: Path, *, wait_seconds: float, watch: Watch
+) -> tuple[float, float]:
+    started = lock_free_since = time.monotonic()
+
+    def after_step(status: int, remaining: int, total: int) -> None:
+        nonlocal lock_free_since
+        if status == sqlite3.SQLITE_DONE:
+            return  # it is committed: raising now would call a finished restore a failure
+        if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            lock_free_since = time.monotonic()
+            if lock_free_since - started > wait_seconds:
+                raise BusyError(
+                    f"{live.name} stayed locked by another process for {wait_seconds:g} s; nothing was changed.",
+                    "Try again when less is going on, or raise BACKUPS['RESTORE_WAIT_SECONDS'].",
+                )
+            watch.check()
+            return
+        watch.report("restore", (total - remaining) * page_size, total * page_size)
+
+    with open_snapshot(staged) as source:
+        page_size = int(source.execute("PRAGMA page_size").fetchone()[0])
+        # backup() itself retries a busy destination for ever; the callback ends it.
+        source.backup(target, pages=_PAGES_PER_STEP, progress=after_step, sleep=0.05)
+    finished = time.monotonic()
+    return lock_free_since - started, finished - lock_free_since
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    """Changes when another connection has committed (https://sqlite.org/pragma.html#pragma_data_version)."""
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+
+
+def _checkpoint(target: sqlite3.Connection) -> tuple[str, ...]:
+    """Bring the content from the WAL into the file without making writers wait for readers."""
+    if str(target.execute("PRAGMA journal_mode").fetchone()[0]).lower() != "wal":
+        return ()
+    target.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    for _ in range(_TRUNCATE_TRIES):
+        # TRUNCATE with a long timeout would lock writers out while it waits for a reader.
+        with suppress(sqlite3.OperationalError):
+            is_busy = int(target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+            if not is_busy:
+                return ()
+    return ("A reader kept the WAL from being cut; SQLite will do it when the reader has ended.",)
+
+
+def check_live(target: sqlite3.Connection, expected: Census) -> list[Check]:
+    """Check the live database on its own connection: structure and census, in one read transaction."""
+    target.execute("BEGIN")
+    try:
+        return check_connection(target, expected=expected, is_thorough=False, watch=Watch())
+    finally:
+        target.execute("ROLLBACK")
+
+
+def _excused(check: Check) -> Check:
+    """A census that differs because others went on writing is a finding, not a failure."""
+    if check.name != "census" or check.ok:
+        return check
+    evidence = f"others wrote since the restore: {check.evidence}"
+    return replace(check, is_advisory=True, evidence=evidence)
+
+
+def move_aside(live: Path, *, now: datetime) -> list[Path]:
+    """Rename a damaged database and its sidecar files; returns their new paths. Nothing is deleted.
+
+    Raises:
+        BackupError: from the disk.
+    """
+    stamp = now.strftime("%Y%m%dT%H%M%SZ")
+    moved: list[Path] = []
+    with translated(f"moving {live.name} aside"):
+        aside = live.with_name(f"{live.name}.damaged-{stamp}")
+        number = 1
+        while any(os.path.lexists(each) for each in (aside, *(sidecar(aside, suffix) for suffix in SIDECAR_SUFFIXES))):
+            number += 1
+            aside = live.with_name(f"{live.name}.damaged-{stamp}-{number}")
+        pairs = [(live, aside), *((sidecar(live, suffix), sidecar(aside, suffix)) for suffix in SIDECAR_SUFFIXES)]
+        for source, target in pairs:
+            if os.path.lexists(source):
+                source.rename(target)
+                moved.append(target)
+        sync_folder(live.parent)
+    return moved
+
+
+def recreate(staged: Path, live: Path, *, now: datetime) -> list[Path]:
+    """Put the verified private file ``staged`` where a missing or unreadable database was.
+
+    What is there is moved aside first. The new file gets owner and mode of the old one, or the
+    owner of the folder. Returns the files moved aside.
+
+    Raises:
+        DiskFullError, BackupError: what was moved aside stays there.
+    """
+    model = live.stat() if live.exists() else None
+    draft = live.with_name(f".{live.name}.restoring-{os.urandom(4).hex()}")
+    with translated(f"writing {live.name}"):
+        try:
+            with open(staged, "rb") as source, open(create_private_file(draft), "wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+                owner = model or live.parent.stat()
+                with suppress(PermissionError):
+                    os.fchown(target.fileno(), owner.st_uid, owner.st_gid)
+                if model is not None:
+                    os.fchmod(target.fileno(), model.st_mode & 0o777)
+                target.flush()
+                os.fsync(target.fileno())
+            moved = move_aside(live, now=now)
+            publish_new_file(draft, live)
+        finally:
+            draft.unlink(missing_ok=True)
+    return moved
