@@ -29,6 +29,12 @@ DEFAULTS: dict[str, Any] = {
     "BUSY_TIMEOUT_SECONDS": 5,
     # Longest time for one backup or verification; None means no limit.
     "DEADLINE_SECONDS": 6 * 3600,
+    # How long a restore waits for writers and readers of the live database before it gives up.
+    "RESTORE_WAIT_SECONDS": 30,
+    # A restore needs the approval of a second person. False: a person may approve their own.
+    "FOUR_EYES": True,
+    # How long a request for a restore, and its approval, may be used.
+    "APPROVAL_HOURS": 24,
     # Up to this size a new backup gets integrity_check, above it quick_check.
     "INTEGRITY_CHECK_MAX_BYTES": 64 << 20,
     "ZSTD_LEVEL": 1,

@@ -3,6 +3,7 @@
 from .audit import AuditEvent
 from .backup import Backup, Copy
 from .database import Database
+from .restore import Restore
 from .verification import Verification
 
-__all__ = ["AuditEvent", "Backup", "Copy", "Database", "Verification"]
+__all__ = ["AuditEvent", "Backup", "Copy", "Database", "Restore", "Verification"]

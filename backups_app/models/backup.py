@@ -39,6 +39,7 @@ class Backup(models.Model):
     class Trigger(models.TextChoices):
         COMMAND = "command", _("command line")
         ADMIN = "admin", _("admin")
+        SAFETY = "safety", _("before a restore")
 
     id = models.CharField(_("id"), max_length=32, primary_key=True, default=new_backup_id, editable=False)
     database = models.ForeignKey(

@@ -27,6 +27,7 @@ from . import audit
 from .audit import Actor
 from .databases import live_path, required_tables
 from .heal import heal_interrupted
+from .locks import database_lock
 from .names import archive_name, manifest_name
 
 logger = logging.getLogger(__name__)
@@ -49,8 +50,23 @@ def create_backup(
     evidence; an archive that cannot be proven is removed.
     """
     heal_interrupted()
-    backup = _new_row(database, actor=actor, trigger=trigger, note=note)
     watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(database_lock(database, alone=False))
+        except BackupError as exc:
+            backup = _new_row(database, actor=actor, trigger=trigger, note=note)
+            _record_failure(backup, exc, actor=actor)
+            return backup
+        return create_locked_backup(database, actor=actor, trigger=trigger, note=note, watch=watch)
+
+
+def create_locked_backup(
+    database: Database, *, actor: Actor, trigger: str, note: str = "", is_held: bool = False, watch: Watch
+) -> Backup:
+    """:func:`create_backup` for a caller that holds the lock of ``database`` already."""
+    backup = _new_row(database, actor=actor, trigger=trigger, note=note)
+    backup.is_held = is_held
     with ExitStack() as stack:
         try:
             with translated("preparing the scratch folder"):
@@ -98,7 +114,8 @@ def _run(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
 
 def _create_and_prove(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
     database = backup.database
-    tables = required_tables(database)
+    # A safety backup must be had of whatever is there: that may be why somebody restores.
+    tables = () if backup.trigger == Backup.Trigger.SAFETY else required_tables(database)
     created = create_archive(
         live_path(database),
         folder,

@@ -1,0 +1,144 @@
+"""What may speak against a restore. Each objection can be overridden, with a reason of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.db import router
+
+from ...core.census import Census
+from ...core.compare import holds_data
+from ...core.errors import RefusedError
+from ...models import Backup, Database
+
+GUARDS = {
+    "lock_out": "nobody could log in afterwards",
+    "empty": "the backup holds a schema without data",
+    "migration": "the backup and the code have different migrations",
+    "free_space": "the disk may run full",
+    "wrong_database": "the backup is of another database",
+    "unverified": "the backup is not verified",
+}
+"""Code of each guard → what it stands for."""
+
+
+class GuardError(RefusedError):
+    """Guards object to a restore; ``codes`` names them."""
+
+    def __init__(self, message: str, hint: str, *, codes: tuple[str, ...]) -> None:
+        super().__init__(message, hint)
+        self.codes = codes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objection:
+    """A guard that speaks against a restore."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the guards look at."""
+
+    backup: Backup
+    database: Database
+    now: Census | None
+    """Census of the live database; None when it is missing or cannot be read."""
+    after: Census
+    free_bytes: int
+    needed_bytes: int
+    unknown_migrations: tuple[str, ...]
+    """Applied in the backup, not known to the code."""
+    missing_migrations: tuple[str, ...]
+    """Known to the code, not applied in the backup."""
+
+
+def objections(facts: Facts) -> list[Objection]:
+    """Every guard that objects, in a fixed order."""
+    found = {
+        "wrong_database": _wrong_database(facts),
+        "unverified": _unverified(facts),
+        "empty": _empty(facts),
+        "lock_out": _lock_out(facts),
+        "migration": _migration(facts),
+        "free_space": _free_space(facts),
+    }
+    return [Objection(code=code, message=message) for code, message in found.items() if message]
+
+
+def require_reasons(overrides: dict[str, str]) -> None:
+    """Refuse overrides that name no guard or give no reason.
+
+    Raises:
+        RefusedError: naming the first one.
+    """
+    for code, reason in overrides.items():
+        if code not in GUARDS:
+            raise RefusedError(f"There is no guard {code!r}.", f"Guards: {', '.join(GUARDS)}.")
+        if not reason.strip():
+            raise RefusedError(f"Overriding the guard {code!r} needs a reason.", f"Give it: --override {code}=REASON.")
+
+
+def refuse_objections(found: list[Objection], overrides: dict[str, str]) -> None:
+    """Refuse a restore that a guard objects to without an override.
+
+    Raises:
+        GuardError: with every open objection.
+    """
+    open_ones = [each for each in found if each.code not in overrides]
+    if open_ones:
+        text = "; ".join(f"{each.code}: {each.message}" for each in open_ones)
+        raise GuardError(
+            f"The restore was refused ({text}).",
+            "Choose another backup, or override each guard with a reason: "
+            + " ".join(f"--override {each.code}=REASON" for each in open_ones),
+            codes=tuple(each.code for each in open_ones),
+        )
+
+
+def _wrong_database(facts: Facts) -> str:
+    if facts.backup.database_id == facts.database.pk:
+        return ""
+    return f"the backup is of {facts.backup.database.name!r}, the target is {facts.database.name!r}"
+
+
+def _unverified(facts: Facts) -> str:
+    if facts.backup.state == Backup.State.VERIFIED:
+        return ""
+    return f"the backup is {facts.backup.get_state_display()}: {facts.backup.reason}"
+
+
+def _empty(facts: Facts) -> str:
+    return "" if holds_data(facts.after) else "the backup holds a schema without data"
+
+
+def _lock_out(facts: Facts) -> str:
+    is_where_users_live = facts.database.alias == (router.db_for_read(get_user_model()) or "default")
+    has_users_now = facts.now is not None and facts.now.superusers is not None
+    if not (is_where_users_live or has_users_now) or facts.after.superusers:
+        return ""
+    return "the backup holds no active superuser with a usable password: nobody could log in as administrator"
+
+
+def _migration(facts: Facts) -> str:
+    parts: list[str] = []
+    if facts.unknown_migrations:
+        parts.append(f"the code does not know {_few(facts.unknown_migrations)}")
+    if facts.missing_migrations:
+        parts.append(f"the backup lacks {_few(facts.missing_migrations)}")
+    return "; ".join(parts)
+
+
+def _free_space(facts: Facts) -> str:
+    if facts.free_bytes >= facts.needed_bytes:
+        return ""
+    return f"{facts.needed_bytes:,} bytes are needed on the disk, {facts.free_bytes:,} are free"
+
+
+def _few(names: tuple[str, ...]) -> str:
+    shown: Any = ", ".join(names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -1,0 +1,148 @@
+"""What a restore would do, computed by a real one into scratch."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps
+from django.contrib.auth import get_user_model
+from django.db.migrations.loader import MigrationLoader
+from django.utils import timezone
+
+from ... import conf
+from ...core.census import Census
+from ...core.compare import Side, compare, read_side
+from ...core.errors import InputError, NotFoundError, VerificationError, translated
+from ...core.files import scratch_folder
+from ...core.progress import Watch
+from ...core.restore import SPACE_FACTOR
+from ...core.sqlite import open_live, open_snapshot
+from ...models import Backup, Database
+from ..databases import live_path
+from .guards import Facts, Objection, objections
+from .staging import stage_backup
+
+# Writers wait about this long per byte while the content is copied in (measured, docs/performance.md).
+_BLOCKED_SECONDS_PER_BYTE = 2e-9
+_LEAST_BLOCKED_SECONDS = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What would change, and which guards object."""
+
+    document: dict[str, Any]
+    objections: list[Objection]
+
+
+def preview_restore(backup: Backup, database: Database, *, watch: Watch) -> Preview:
+    """Unpack and check the backup, compare it with the live database, and ask the guards.
+
+    Raises:
+        NotFoundError, VerificationError: the backup cannot be used. BusyError: the live database
+            stayed locked. DiskFullError, BackupError, CancelledError, DeadlineError.
+    """
+    with (
+        translated("preparing the preview"),
+        scratch_folder(conf.scratch_folder(), f"preview-{uuid.uuid4().hex}") as folder,
+    ):
+        staged, census = stage_backup(backup, folder, watch=watch)
+        with open_snapshot(staged) as connection:
+            after = read_side(connection, **_user_table(), watch=watch)
+        now, problem = _read_live(database, folder, watch=watch)
+    facts = facts_for(backup, database, now=now.census if now else None, after=census)
+    return _assemble(facts, now=now, after=after, problem=problem)
+
+
+def facts_for(backup: Backup, database: Database, *, now: Census | None, after: Census) -> Facts:
+    """What the guards need to know."""
+    unknown, missing = _migration_differences(database, after)
+    live_bytes = now.size_bytes if now else 0
+    folder = Path(database.path).parent
+    return Facts(
+        backup=backup,
+        database=database,
+        now=now,
+        after=after,
+        free_bytes=shutil.disk_usage(folder).free if folder.is_dir() else 0,
+        needed_bytes=int(SPACE_FACTOR * max(live_bytes, after.size_bytes)),
+        unknown_migrations=unknown,
+        missing_migrations=missing,
+    )
+
+
+def _user_table() -> dict[str, str]:
+    model = get_user_model()
+    field = model._meta.get_field(model.USERNAME_FIELD)
+    return {"user_table": model._meta.db_table, "name_column": str(getattr(field, "column", field.name))}
+
+
+def _read_live(database: Database, staging: Path, *, watch: Watch) -> tuple[Side | None, str]:
+    """The live database as it is, or why it cannot be read."""
+    try:
+        with (
+            translated(f"reading {database.name}"),
+            _opened(database, staging, watch=watch) as connection,
+        ):
+            return read_side(connection, **_user_table(), watch=watch), ""
+    except (NotFoundError, VerificationError, InputError) as exc:
+        return None, exc.message
+
+
+@contextmanager
+def _opened(database: Database, staging: Path, *, watch: Watch) -> Iterator[Any]:
+    wait = conf.get("BUSY_TIMEOUT_SECONDS")
+    with open_live(live_path(database), staging=staging, busy_timeout_seconds=wait, watch=watch) as live:
+        yield live.connection
+
+
+def _assemble(facts: Facts, *, now: Side | None, after: Side, problem: str) -> Preview:
+    backup, found = facts.backup, objections(facts)
+    moment = timezone.now()
+    document: dict[str, Any] = {
+        "computed_at": moment.isoformat(),
+        "backup": backup.pk,
+        "database": facts.database.name,
+        "backup_age_seconds": int((moment - (backup.taken_at or backup.created_at)).total_seconds()),
+        "live": "readable" if now else problem,
+        **compare(now, after),
+        "migrations": {
+            "unknown_to_code": list(facts.unknown_migrations),
+            "missing_in_backup": list(facts.missing_migrations),
+        },
+        "free_bytes": facts.free_bytes,
+        "needed_bytes": facts.needed_bytes,
+        "estimated_blocked_seconds": round(
+            max(_LEAST_BLOCKED_SECONDS, facts.after.size_bytes * _BLOCKED_SECONDS_PER_BYTE), 2
+        ),
+        "blockers": [{"code": each.code, "message": each.message} for each in found],
+    }
+    return Preview(document=document, objections=found)
+
+
+def _migration_differences(database: Database, after: Census) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Migrations only in the backup, and only in the code; empty for files that are not the site's own."""
+    if not database.alias or not after.migrations:
+        return (), ()
+    disk = MigrationLoader(None, ignore_no_migrations=True).disk_migrations or {}
+    installed = {config.label for config in apps.get_app_configs()}
+    applied = set(after.migrations)
+    missing = set(disk) - applied
+    for key, migration in disk.items():  # a squashed migration stands for those it replaces
+        replaced = {tuple(each) for each in migration.replaces}
+        if key in applied:
+            missing -= replaced
+        elif replaced and replaced <= applied:
+            missing.discard(key)
+    unknown = {(app, name) for app, name in applied - set(disk) if app in installed}
+    return _labels(unknown), _labels(missing)
+
+
+def _labels(keys: set[tuple[str, str]]) -> tuple[str, ...]:
+    return tuple(f"{app}.{name}" for app, name in sorted(keys))

@@ -1,0 +1,51 @@
+"""A backup unpacked into scratch and fully checked: what a preview shows is what a restore uses."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ...core.census import Census
+from ...core.errors import NotFoundError, VerificationError
+from ...core.progress import Watch
+from ...core.verify import check_database, failures, reason_of, unpack
+from ...destinations import get_destination
+from ...models import Backup, Copy
+from ..verify import read_manifest
+
+
+def stage_backup(backup: Backup, folder: Path, *, watch: Watch) -> tuple[Path, Census]:
+    """Unpack a proven copy of ``backup`` into ``folder`` (private); returns the file and its census.
+
+    All digests, ``integrity_check`` and the census are compared. Copies are tried in turn.
+
+    Raises:
+        NotFoundError: there is no stored copy. VerificationError: no copy can be trusted.
+        DiskFullError, BackupError, CancelledError, DeadlineError.
+    """
+    copies = sorted(backup.copies.exclude(state=Copy.State.PENDING), key=lambda copy: copy.state != Copy.State.VERIFIED)
+    if not copies:
+        raise NotFoundError(f"Backup {backup.pk} has no stored copy.", "Choose another backup.")
+    problems: list[VerificationError] = []
+    for copy in copies:
+        staged = folder / "staged.sqlite3"
+        try:
+            return staged, _stage_copy(backup, copy, staged, watch=watch)
+        except VerificationError as exc:
+            problems.append(exc)
+            staged.unlink(missing_ok=True)
+    raise problems[0]
+
+
+def _stage_copy(backup: Backup, copy: Copy, staged: Path, *, watch: Watch) -> Census:
+    manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
+    destination = get_destination(copy.destination)
+    checks = unpack(partial(destination.open, copy.name), manifest, staged, watch=watch)
+    if not failures(checks):
+        checks += check_database(staged, expected=manifest.census, is_thorough=True, watch=watch)
+    if failures(checks):
+        raise VerificationError(
+            f"The copy at {copy.destination} cannot be trusted ({reason_of(checks)}).",
+            "Nothing live was touched. Use another backup.",
+        )
+    return manifest.census
