@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from .core.manifest import utc_text
-from .models import Backup, Database, Verification
+from .models import Backup, Database, Restore, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
 from .services.status import Health
@@ -103,6 +103,33 @@ def extraction_document(backup: Backup, extraction: Extraction, *, requested_by:
             "tables": backup.tables,
             "checks": [check.as_dict() for check in extraction.checks],
         },
+    }
+
+
+def restore_document(restore: Restore) -> Document:
+    """A restore into a live database."""
+    return {
+        "id": restore.pk,
+        "backup": restore.backup_id,
+        "database": restore.database.name,
+        "state": restore.state,
+        "requested_by": restore.requested_by_name,
+        "requested_at": _time(restore.requested_at),
+        "approved_by": restore.approved_by_name or None,
+        "approved_at": _time(restore.approved_at),
+        "self_approved": restore.is_self_approved,
+        "expires_at": _time(restore.expires_at),
+        "reason": restore.reason,
+        "overrides": restore.overrides,
+        "undo_of": restore.undo_of_id,
+        "safety_backup": restore.safety_backup_id,
+        "started_at": _time(restore.started_at),
+        "finished_at": _time(restore.finished_at),
+        "failure": restore.failure_code or None,
+        "outcome": restore.outcome or None,
+        "hint": restore.hint or None,
+        "preview": restore.preview,
+        "report": restore.report,
     }
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+from django.db.models import Model, QuerySet
+
 from ..core.errors import InputError, NotFoundError
-from ..models import Backup, Database
+from ..models import Backup, Database, Restore
 from ..services.databases import get_database
+
+Found = TypeVar("Found", bound=Model)
 
 
 def find_backup(given: str) -> Backup:
@@ -13,15 +19,27 @@ def find_backup(given: str) -> Backup:
     Raises:
         NotFoundError: there is none. InputError: several begin so.
     """
-    backups = Backup.objects.select_related("database")
-    exact = backups.filter(pk=given).first()
+    return _find(Backup.objects.select_related("database"), given, what="backup", where="list")
+
+
+def find_restore(given: str) -> Restore:
+    """The restore with this id, or the only one whose id begins with it.
+
+    Raises: as :func:`find_backup`.
+    """
+    restores = Restore.objects.select_related("database", "backup__database", "safety_backup")
+    return _find(restores, given, what="restore", where="requests --all")
+
+
+def _find(rows: QuerySet[Found], given: str, *, what: str, where: str) -> Found:
+    exact = rows.filter(pk=given).first()
     if exact is not None:
         return exact
-    found = list(backups.filter(pk__startswith=given)[:2]) if len(given) >= 4 else []
+    found = list(rows.filter(pk__startswith=given)[:2]) if len(given) >= 4 else []
     if not found:
-        raise NotFoundError(f"There is no backup {given!r}.", "See `manage.py backup list` for the ids.")
+        raise NotFoundError(f"There is no {what} {given!r}.", f"See `manage.py backup {where}` for the ids.")
     if len(found) > 1:
-        raise InputError(f"Several backups begin with {given!r}.", "Give more characters of the id.")
+        raise InputError(f"Several {what}s begin with {given!r}.", "Give more characters of the id.")
     return found[0]
 
 

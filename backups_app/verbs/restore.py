@@ -1,37 +1,95 @@
-"""``restore``: the database of a backup as a new file."""
+"""``restore``: file a request to restore into a live database, or write a backup to a new file."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from ..core.errors import InputError, RefusedError
 from ..core.terminal import cancel_on_signal, progress_bar
-from ..documents import extraction_document
-from ..services.audit import Actor
+from ..documents import extraction_document, restore_document
+from ..models import Backup
+from ..services.databases import get_database, sync_databases
 from ..services.extract import extract_backup
-from . import arguments
+from ..services.people import actor_for
+from ..services.restores import approve_restore, request_restore, run_restore
 from .find import find_backup
 from .output import Output
+from .restores import print_preview, report_outcome
 
-HELP = "write the database of a backup to a new file"
+HELP = "ask for a restore into a live database, or write a backup to a new file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("id", metavar="ID", help="id of a backup, or its beginning")
+    parser.add_argument("--reason", default="", metavar="TEXT", help="why; needed for a live database")
+    target = parser.add_mutually_exclusive_group()
+    target.add_argument("--into", metavar="NAME", help="the live database (default: the one that was backed up)")
+    target.add_argument("--to", metavar="FILE", type=Path, help="a new file instead; it must not exist")
+    parser.add_argument("--user", metavar="NAME", help="who asks (default: the system account)")
     parser.add_argument(
-        "--to", metavar="FILE", required=True, type=arguments.path, help="the new file; it must not exist"
+        "--override", action="append", default=[], metavar="GUARD=REASON", help="go on though a guard objects, and why"
     )
-    parser.add_argument("--reason", default="", metavar="TEXT", help="why; kept in the output")
+    parser.add_argument("--migrate", action="store_true", help="run the site's migrations afterwards")
+    parser.add_argument(
+        "--yes", action="store_true", help="approve and run at once; only where BACKUPS['FOUR_EYES'] is False"
+    )
 
 
 def run(options: dict[str, Any], output: Output) -> int:
-    """Extract the backup."""
-    backup, actor = find_backup(options["id"]), Actor.system()
+    """File the request, or extract the backup."""
+    backup = find_backup(options["id"])
+    if options["to"] is not None:
+        return _extract(backup, options, output)
+    sync_databases()
+    database = get_database(options["into"] if options["into"] is not None else backup.database.name)
+    actor = actor_for(options["user"], permission="request_restore")
+    with cancel_on_signal() as is_cancelled, progress_bar(f"preview {database.name}") as on_progress:
+        restore = request_restore(
+            backup,
+            database,
+            reason=options["reason"],
+            actor=actor,
+            overrides=_overrides(options["override"]),
+            is_migrating=options["migrate"],
+            on_progress=on_progress,
+            is_cancelled=is_cancelled,
+        )
+        print_preview(restore, output)
+        if options["yes"]:
+            approver = actor_for(options["user"], permission="approve_restore")
+            approve_restore(restore, actor=approver)
+            run_restore(restore, actor=approver, on_progress=on_progress, is_cancelled=is_cancelled)
+    if options["yes"]:
+        return report_outcome(restore, output)
+    output.line(f"Request {restore.pk} is filed. Another person runs it with:")
+    output.line(f"  manage.py backup approve {restore.pk} --user NAME")
+    output.document({"restore": restore_document(restore)})
+    return 0
+
+
+def _overrides(given: list[str]) -> dict[str, str]:
+    overrides: dict[str, str] = {}
+    for each in given:
+        code, separator, reason = each.partition("=")
+        if not separator or not reason.strip():
+            raise InputError(f"--override {each!r} gives no reason.", "Write it as --override GUARD=REASON.")
+        overrides[code.strip()] = reason.strip()
+    return overrides
+
+
+def _extract(backup: Backup, options: dict[str, Any], output: Output) -> int:
+    if options["override"] or options["migrate"] or options["yes"]:
+        raise InputError("--override, --migrate and --yes are for a live database.", "Leave them out with --to.")
+    actor = actor_for(options["user"], permission="download_backup")
     with cancel_on_signal() as is_cancelled, progress_bar(backup.database.name) as on_progress:
         extraction = extract_backup(
             backup, options["to"], actor=actor, on_progress=on_progress, is_cancelled=is_cancelled
         )
+    if backup.taken_at is None:
+        raise RefusedError("This backup was never taken.", "Choose another backup.")
     output.line(f"Restored {backup.database.name} as of {backup.taken_at:%Y-%m-%d %H:%M:%S} UTC")
     output.line(f"to {extraction.target}")
     for check in extraction.checks:

@@ -18,7 +18,20 @@ from ... import __version__
 from ...checks import TAG
 from ...core.errors import BackupError, InputError
 from ...services.catalog import require_catalog
-from ...verbs import add_database, create, databases, demo, restore, show, status, verify
+from ...verbs import (
+    add_database,
+    approve,
+    create,
+    databases,
+    demo,
+    reject,
+    requests,
+    restore,
+    show,
+    status,
+    undo,
+    verify,
+)
 from ...verbs import list as list_verb
 from ...verbs.output import Output
 
@@ -28,6 +41,10 @@ VERBS: dict[str, ModuleType] = {
     "show": show,
     "verify": verify,
     "restore": restore,
+    "requests": requests,
+    "approve": approve,
+    "reject": reject,
+    "undo": undo,
     "databases": databases,
     "add-database": add_database,
     "status": status,

@@ -1,0 +1,34 @@
+"""``approve``: approve a restore as a second person, and run it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..core.terminal import cancel_on_signal, progress_bar
+from ..services.people import actor_for
+from ..services.restores import approve_restore, run_restore
+from .find import find_restore
+from .output import Output
+from .restores import confirm, print_preview, report_outcome
+
+HELP = "approve a restore as a second person, and run it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", metavar="ID", help="id of a restore request, or its beginning")
+    parser.add_argument("--user", metavar="NAME", help="who approves; not the one who asked")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(options: dict[str, Any], output: Output) -> int:
+    """Approve, then run."""
+    restore = find_restore(options["id"])
+    actor = actor_for(options["user"], permission="approve_restore")
+    print_preview(restore, output)
+    confirm(f"Restore {restore.database.name} from backup {restore.backup_id} now?", is_yes=options["yes"])
+    approve_restore(restore, actor=actor)
+    with cancel_on_signal() as is_cancelled, progress_bar(restore.database.name) as on_progress:
+        run_restore(restore, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
+    return report_outcome(restore, output)

@@ -1,0 +1,38 @@
+"""``undo``: put back the content from before a restore."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ..core.terminal import cancel_on_signal, progress_bar
+from ..documents import restore_document
+from ..models import Restore
+from ..services.people import actor_for
+from ..services.restores import undo_restore
+from .find import find_restore
+from .output import Output
+from .restores import confirm, report_outcome
+
+HELP = "put back the content from before a restore"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("id", metavar="ID", help="id of a restore, or its beginning")
+    parser.add_argument("--user", metavar="NAME", help="who undoes it; one of its two people may at once")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run(options: dict[str, Any], output: Output) -> int:
+    """Undo the restore, or file a request to."""
+    restore = find_restore(options["id"])
+    actor = actor_for(options["user"], permission="request_restore")
+    confirm(f"Undo restore {restore.pk} of {restore.database.name} now?", is_yes=options["yes"])
+    with cancel_on_signal() as is_cancelled, progress_bar(restore.database.name) as on_progress:
+        undo = undo_restore(restore, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
+    if undo.state == Restore.State.REQUESTED:
+        output.line(f"Request {undo.pk} is filed; the approval window is over, so another person must approve it.")
+        output.document({"restore": restore_document(undo)})
+        return 0
+    return report_outcome(undo, output)
