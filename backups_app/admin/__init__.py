@@ -3,6 +3,7 @@
 from .audit import AuditEventAdmin
 from .backup import BackupAdmin
 from .database import DatabaseAdmin
+from .restore import RestoreAdmin
 from .verification import VerificationAdmin
 
-__all__ = ["AuditEventAdmin", "BackupAdmin", "DatabaseAdmin", "VerificationAdmin"]
+__all__ = ["AuditEventAdmin", "BackupAdmin", "DatabaseAdmin", "RestoreAdmin", "VerificationAdmin"]

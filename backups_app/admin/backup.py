@@ -19,9 +19,12 @@ from ..core.errors import BackupError
 from ..models import Backup, Copy, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
+from ..services.restores import request_restore
+from ..services.restores.guards import GuardError
 from ..services.verify import verify_backup
 from . import display
 from .base import EvidenceAdmin
+from .request import RequestForm
 
 _LEVELS = {Verification.Level.QUICK, Verification.Level.FULL}
 
@@ -163,24 +166,31 @@ class BackupAdmin(EvidenceAdmin):
     # Verify
 
     def get_urls(self) -> list[URLPattern]:
-        """The stock pages and the confirmation of *Verify*."""
-        own = self.own_path(
+        """The stock pages, the confirmation of *Verify*, and the form of *Request restore*."""
+        verify = self.own_path(
             "<str:backup_id>/verify/", self.verify_view, permission="verify_backup", name="backups_app_backup_verify"
         )
-        return [own, *super().get_urls()]
+        restore = self.own_path(
+            "<str:backup_id>/restore/",
+            self.restore_view,
+            permission="request_restore",
+            name="backups_app_backup_restore",
+        )
+        return [verify, restore, *super().get_urls()]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The detail page, with *Verify* for those who may."""
-        can_verify = request.user.has_perm("backups_app.verify_backup")
-        return super().change_view(request, object_id, form_url, {**(extra_context or {}), "can_verify": can_verify})
+        """The detail page, with what this person may do."""
+        may = {
+            "can_verify": request.user.has_perm("backups_app.verify_backup"),
+            "can_restore": request.user.has_perm("backups_app.request_restore"),
+        }
+        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
 
     def verify_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET shows what will happen, POST does it."""
-        backup = self.get_queryset(request).select_related("database").filter(pk=backup_id).first()
-        if backup is None:
-            raise Http404
+        backup = self._backup(request, backup_id)
         if request.method == "POST":
             if request.POST.get("level") in _LEVELS:
                 return self._verify(request, backup, level=request.POST["level"])
@@ -194,6 +204,12 @@ class BackupAdmin(EvidenceAdmin):
             "has_copies": backup.copies.exclude(state=Copy.State.PENDING).exists(),
         }
         return TemplateResponse(request, "admin/backups_app/confirm_verify.html", context)
+
+    def _backup(self, request: HttpRequest, backup_id: str) -> Backup:
+        backup: Backup | None = self.get_queryset(request).select_related("database").filter(pk=backup_id).first()
+        if backup is None:
+            raise Http404
+        return backup
 
     def _verify(self, request: HttpRequest, backup: Backup, *, level: str) -> HttpResponseRedirect:
         try:
@@ -209,6 +225,41 @@ class BackupAdmin(EvidenceAdmin):
                 facts = {"place": each.destination, "verdict": each.get_verdict_display()}
                 messages.error(request, text % {**facts, "reason": each.reason, "hint": each.hint})
         return HttpResponseRedirect(reverse("admin:backups_app_backup_change", args=[backup.pk]))
+
+    # Request restore
+
+    def restore_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
+        """GET asks into which database and why; POST computes the preview and files the request."""
+        backup = self._backup(request, backup_id)
+        form = RequestForm(request.POST or None, initial={"database": backup.database})
+        if request.method == "POST" and form.is_valid():
+            try:
+                restore = request_restore(
+                    backup,
+                    form.cleaned_data["database"],
+                    reason=form.cleaned_data["reason"],
+                    actor=Actor.of(request.user),
+                    overrides=form.overrides,
+                    is_migrating=form.cleaned_data["is_migrating"],
+                )
+            except GuardError as exc:
+                form = RequestForm(request.POST, objecting=exc.codes)
+                form.is_valid()
+                form.add_error(None, display.sendable(exc.message))
+            except BackupError as exc:
+                form.add_error(None, display.sendable(f"{exc.message} {exc.hint}"))
+            else:
+                messages.success(request, _("The request was filed. Another person has to approve it."))
+                return HttpResponseRedirect(reverse("admin:backups_app_restore_change", args=[restore.pk]))
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "title": _("Request restore"),
+            "backup": backup,
+            "form": form,
+        }
+        return TemplateResponse(request, "admin/backups_app/request_restore.html", context)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Backup]:
         """All backups; the large census only where it is shown."""

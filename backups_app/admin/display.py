@@ -23,6 +23,9 @@ _LOOKS = {
     "passed": ("good", "✓"),
     "done": ("good", "✓"),
     "safe": ("good", "✓"),
+    "succeeded": ("good", "✓"),
+    "requested": ("busy", "…"),
+    "approved": ("busy", "…"),
     "running": ("busy", "…"),
     "pending": ("busy", "…"),
     "cancelled": ("idle", "–"),
@@ -30,6 +33,9 @@ _LOOKS = {
     "key_missing": ("warn", "?"),
     "attention": ("warn", "!"),
     "refused": ("warn", "!"),
+    "rejected": ("idle", "–"),
+    "expired": ("idle", "–"),
+    "rolled_back": ("bad", "↶"),
     "failed": ("bad", "✗"),
 }
 
