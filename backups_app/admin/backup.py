@@ -231,8 +231,8 @@ class BackupAdmin(EvidenceAdmin):
     def restore_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET asks into which database and why; POST computes the preview and files the request."""
         backup = self._backup(request, backup_id)
-        form = RequestForm(request.POST or None, initial={"database": backup.database})
-        if request.method == "POST" and form.is_valid():
+        form = RequestForm(request.POST if request.method == "POST" else None, initial={"database": backup.database})
+        if form.is_valid():
             try:
                 restore = request_restore(
                     backup,
@@ -243,13 +243,11 @@ class BackupAdmin(EvidenceAdmin):
                     is_migrating=form.cleaned_data["is_migrating"],
                 )
             except GuardError as exc:
-                form = RequestForm(request.POST, objecting=exc.codes)
-                form.is_valid()
-                form.add_error(None, display.sendable(exc.message))
+                form = RequestForm(request.POST, objections=exc.objections)
             except BackupError as exc:
                 form.add_error(None, display.sendable(f"{exc.message} {exc.hint}"))
             else:
-                messages.success(request, _("The request was filed. Another person has to approve it."))
+                messages.success(request, _("The request was filed. It runs when it is approved."))
                 return HttpResponseRedirect(reverse("admin:backups_app_restore_change", args=[restore.pk]))
         context = {
             **self.admin_site.each_context(request),
@@ -257,6 +255,7 @@ class BackupAdmin(EvidenceAdmin):
             "media": self.media,
             "title": _("Request restore"),
             "backup": backup,
+            "taken": display.age(backup.taken_at or backup.created_at),
             "form": form,
         }
         return TemplateResponse(request, "admin/backups_app/request_restore.html", context)

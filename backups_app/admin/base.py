@@ -69,12 +69,13 @@ class CatalogAdmin(admin.ModelAdmin):
         match = request.resolver_match
         return match is not None and match.url_name == f"{self.opts.app_label}_{self.opts.model_name}_changelist"
 
-    def own_path(self, route: str, view: View, *, permission: str, name: str) -> URLPattern:
-        """An extra page of this screen, for people with ``permission`` (of this app) only."""
+    def own_path(self, route: str, view: View, *, permission: str | tuple[str, ...], name: str) -> URLPattern:
+        """An extra page of this screen, for people with ``permission`` (of this app; one of several) only."""
+        accepted = (permission,) if isinstance(permission, str) else permission
 
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-            if not request.user.has_perm(f"backups_app.{permission}"):
+            if not any(request.user.has_perm(f"backups_app.{each}") for each in accepted):
                 raise PermissionDenied
             return self._missing(request) or view(request, *args, **kwargs)
 

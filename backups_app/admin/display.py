@@ -45,6 +45,15 @@ def sendable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
+def sendable_document(found: Any) -> Any:
+    """The same for every text in a JSON document."""
+    if isinstance(found, dict):
+        return {sendable(name): sendable_document(value) for name, value in found.items()}
+    if isinstance(found, list):
+        return [sendable_document(each) for each in found]
+    return sendable(found) if isinstance(found, str) else found
+
+
 def badge(value: str, label: Any) -> SafeString:
     """A state or verdict as a badge; a dash when there is none."""
     if not value:

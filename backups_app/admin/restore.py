@@ -10,17 +10,22 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth import get_user
+from django.core.exceptions import PermissionDenied
+from django.db import DatabaseError, transaction
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, reverse
-from django.utils.html import format_html
+from django.utils.dateparse import parse_datetime
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from .. import conf
 from ..core.errors import BackupError
 from ..models import Restore
 from ..services.audit import Actor
@@ -30,44 +35,23 @@ from ..services.restores import (
     heal_restores,
     reject_restore,
     run_restore,
+    runs_at_once,
     undo_restore,
 )
 from . import display
 from .base import EvidenceAdmin
+from .decision import PasswordForm, RejectForm, is_own, may, obstacle, undo_of
 
-
-class PasswordForm(forms.Form):
-    """Whoever does something that matters says again who they are."""
-
-    password = forms.CharField(
-        label=gettext_lazy("Your password"),
-        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
-        strip=False,
-    )
-
-    def __init__(self, data: Any = None, *, user: Any) -> None:
-        super().__init__(data)
-        self._user = user
-
-    def clean_password(self) -> str:
-        """The password of the signed-in user."""
-        password = str(self.cleaned_data["password"])
-        if not self._user.check_password(password):
-            raise forms.ValidationError(_("This is not your password."))
-        return password
-
-
-class RejectForm(forms.Form):
-    """Why a request is turned down."""
-
-    reason = forms.CharField(label=gettext_lazy("Reason"), max_length=2000)
+_PERMISSIONS = ("view_restore", "request_restore", "approve_restore")
+_VERBS = ("approve", "reject", "undo")
+_RELOAD_AFTER_SECONDS = 3
 
 
 @admin.register(Restore)
 class RestoreAdmin(EvidenceAdmin):
     """Who asked for what, who approved it, and how it ended."""
 
-    list_display = ["when", "database", "backup_link", "state_badge", "requested_by_name", "approved_by_name", "reason"]
+    list_display = ["when", "state_badge", "database", "requested_by_name", "short_reason"]
     list_display_links = ["when"]
     list_filter = ["state", "database"]
     list_select_related = ["database"]
@@ -103,29 +87,66 @@ class RestoreAdmin(EvidenceAdmin):
         """Everything."""
         return [str(name) for _title, options in self.fieldsets for name in options["fields"]]
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """What there is to say: no empty preview, report or safety backup."""
+        empty = {
+            name
+            for name, value in (
+                ("undo_link", obj and obj.safety_backup_id),
+                ("preview_shown", obj and obj.preview),
+                ("report_shown", obj and obj.report and obj.report != {"notes": []}),
+            )
+            if not value
+        }
+        wanted = [
+            (title, {**options, "fields": [name for name in options["fields"] if name not in empty]})
+            for title, options in self.fieldsets
+        ]
+        return [(title, options) for title, options in wanted if options["fields"]]
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[Restore]:
         """All restores; the large documents only where they are shown."""
         queryset: QuerySet[Restore] = super().get_queryset(request)
         return queryset.defer("preview", "report") if self.is_list(request) else queryset
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Whoever asks for restores or decides on them may see them."""
+        return any(request.user.has_perm(f"backups_app.{each}") for each in _PERMISSIONS)
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The queue, with what is over closed first."""
         missing = self._missing(request)
         if missing is not None:
             return missing
-        expire_restores()
-        heal_restores()
+        self._bring_up_to_date(request)
         return super().changelist_view(request, extra_context)
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """The detail page, with the decisions for those who may take them."""
-        may = {
-            "can_approve": request.user.has_perm("backups_app.approve_restore"),
-            "can_undo": request.user.has_perm("backups_app.request_restore"),
+        missing = self._missing(request)
+        if missing is not None:
+            return missing
+        self._bring_up_to_date(request)
+        restore = Restore.objects.filter(pk=object_id).first()
+        offered = {
+            f"can_{verb}": may(request.user, restore, verb) and not obstacle(request.user, restore, verb)
+            for verb in _VERBS
+            if restore is not None
         }
-        return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
+        if restore is not None:
+            offered["is_own"] = is_own(request.user, restore)
+        response = super().change_view(request, object_id, form_url, {**(extra_context or {}), **offered})
+        if restore is not None and restore.state == Restore.State.RUNNING:
+            response.headers["Refresh"] = str(_RELOAD_AFTER_SECONDS)
+        return response
+
+    def _bring_up_to_date(self, request: HttpRequest) -> None:
+        """Close what has expired, and tell the truth about what was killed, before it is shown."""
+        if self.has_view_permission(request):
+            expire_restores()
+            heal_restores()
 
     @admin.display(description=gettext_lazy("requested"), ordering="requested_at")
     def when(self, restore: Restore) -> SafeString | str:
@@ -142,24 +163,30 @@ class RestoreAdmin(EvidenceAdmin):
         """The backup, linked."""
         return _linked("backup", restore.backup_id)
 
+    @admin.display(description=gettext_lazy("reason"), ordering="reason")
+    def short_reason(self, restore: Restore) -> SafeString:
+        """The beginning of the reason."""
+        return format_html("<bdi>{}</bdi>", Truncator(restore.reason).chars(80))
+
     @admin.display(description=gettext_lazy("explanation"))
     def explanation(self, restore: Restore) -> SafeString | str:
         """What the state means, in words."""
-        if restore.state == Restore.State.REQUESTED:
-            return _("Waits for the approval of another person. Nothing was changed.")
-        if restore.state == Restore.State.SUCCEEDED:
-            return _("The live database holds the content of the backup, and was checked.")
-        return format_html("{}<br>{}", restore.outcome, restore.hint) if restore.outcome else display.DASH
+        undo = undo_of(restore)
+        if undo is not None:
+            return format_html("{} {}: {}", in_words(restore), _("Its undo"), _linked("restore", undo.pk))
+        return format_html("{}<br>{}", in_words(restore), restore.hint) if restore.hint else in_words(restore)
 
     @admin.display(description=gettext_lazy("people"))
-    def people(self, restore: Restore) -> str:
-        """Who asked and who approved."""
-        asked = _("asked for by %(name)s") % {"name": restore.requested_by_name}
-        if not restore.approved_by_name:
-            return asked
-        approved = _("approved by %(name)s") % {"name": restore.approved_by_name}
-        alone = f" ({_('the same person: the four-eyes rule is off')})" if restore.is_self_approved else ""
-        return f"{asked}, {approved}{alone}"
+    def people(self, restore: Restore) -> SafeString:
+        """Who asked and who decided."""
+        parts = [(_("asked for by"), restore.requested_by_name, "")]
+        if restore.approved_by_name:
+            alone = f" ({_('the same person: the four-eyes rule is off')})" if restore.is_self_approved else ""
+            parts.append((_("approved by"), restore.approved_by_name, alone))
+        if restore.rejected_by_name:
+            is_withdrawn = restore.state == Restore.State.CANCELLED
+            parts.append((_("withdrawn by") if is_withdrawn else _("rejected by"), restore.rejected_by_name, ""))
+        return format_html_join(", ", "{} <bdi>{}</bdi>{}", parts)
 
     @admin.display(description=gettext_lazy("safety backup"))
     def undo_link(self, restore: Restore) -> SafeString | str:
@@ -174,40 +201,59 @@ class RestoreAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("report"))
     def report_shown(self, restore: Restore) -> SafeString | str:
         """What was done and checked."""
-        report = restore.report
+        report = display.sendable_document(restore.report)
         if not report:
             return display.DASH
-        context = {"report": report, "checks": display.checks_table(report.get("checks", []))}
+        lists = (
+            (_("Moved aside"), report.get("moved_aside")),
+            (_("Pending migrations"), report.get("pending_migrations")),
+            (_("Migrated"), report.get("migrated")),
+            (_("Notes"), report.get("notes")),
+        )
+        checks = [*report.get("checks", []), *report.get("roll_back_checks", [])]
+        context = {
+            "report": report,
+            "checks": display.checks_table(checks) if checks else "",
+            "lists": [(title, names) for title, names in lists if names],
+        }
         return render_to_string("admin/backups_app/restore_report.html", context)
 
     # Decisions
 
     def get_urls(self) -> list[URLPattern]:
         """The stock pages and the decisions."""
+        views = {"approve": self.approve_view, "reject": self.reject_view, "undo": self.undo_view}
         own = [
-            self.own_path(f"<str:restore_id>/{verb}/", view, permission=permission, name=f"backups_app_restore_{verb}")
-            for verb, view, permission in (
-                ("approve", self.approve_view, "approve_restore"),
-                ("reject", self.reject_view, "approve_restore"),
-                ("undo", self.undo_view, "request_restore"),
+            self.own_path(
+                f"<str:restore_id>/{verb}/",
+                view,
+                permission=("request_restore", "approve_restore"),
+                name=f"backups_app_restore_{verb}",
             )
+            for verb, view in views.items()
         ]
         return [*own, *super().get_urls()]
 
+    # A restore of the site's own database runs in no transaction of it, ATOMIC_REQUESTS or not.
+    @transaction.non_atomic_requests
     def approve_view(self, request: HttpRequest, restore_id: str) -> HttpResponseBase:
         """GET shows what will happen; POST with the password approves and runs it."""
-        restore = self._restore(restore_id)
+        restore = self._restore(request, restore_id, verb="approve")
+        is_approved = restore.state == Restore.State.APPROVED
 
         def approve_and_run() -> Restore:
             actor = Actor.of(request.user)
-            approve_restore(restore, actor=actor)
+            if not is_approved:  # else another run was kept from starting, by a backup perhaps
+                approve_restore(restore, actor=actor)
             return run_restore(restore, actor=actor)
 
-        return self._with_password(request, restore, approve_and_run, verb="approve", title=_("Approve and restore"))
+        title = _("Run the approved restore") if is_approved else _("Approve and restore")
+        return self._with_password(request, restore, approve_and_run, verb="approve", title=title)
 
+    @transaction.non_atomic_requests
     def undo_view(self, request: HttpRequest, restore_id: str) -> HttpResponseBase:
         """GET shows what will happen; POST with the password undoes the restore."""
-        restore = self._restore(restore_id)
+        restore = self._restore(request, restore_id, verb="undo")
 
         def undo() -> Restore:
             return undo_restore(restore, actor=Actor.of(request.user))
@@ -215,38 +261,45 @@ class RestoreAdmin(EvidenceAdmin):
         return self._with_password(request, restore, undo, verb="undo", title=_("Undo this restore"))
 
     def reject_view(self, request: HttpRequest, restore_id: str) -> HttpResponseBase:
-        """GET asks why; POST rejects."""
-        restore = self._restore(restore_id)
-        form = RejectForm(request.POST or None)
-        if request.method == "POST" and form.is_valid():
-            try:
-                reject_restore(restore, reason=form.cleaned_data["reason"], actor=Actor.of(request.user))
-            except BackupError as exc:
-                messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
-            else:
-                messages.success(request, _("The request was turned down."))
-            return HttpResponseRedirect(_url("restore", restore.pk))
-        return self._page(request, restore, form, verb="reject", title=_("Reject restore"))
+        """GET asks why; POST with the password rejects, or withdraws one's own."""
+        restore = self._restore(request, restore_id, verb="reject")
+        title = _("Withdraw request") if is_own(request.user, restore) else _("Reject request")
+        form = RejectForm(request.POST if request.method == "POST" else None, user=request.user)
+        if not form.is_valid():
+            return self._page(request, restore, form, verb="reject", title=title)
+        try:
+            reject_restore(restore, reason=form.cleaned_data["reason"], actor=Actor.of(request.user))
+        except BackupError as exc:
+            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+        else:
+            messages.success(request, _("The request is closed. Nothing was changed."))
+        return HttpResponseRedirect(_url("restore", restore.pk))
 
-    def _restore(self, restore_id: str) -> Restore:
+    def _restore(self, request: HttpRequest, restore_id: str, *, verb: str) -> Restore:
         rows = Restore.objects.select_related("database", "backup__database", "safety_backup")
         restore = rows.filter(pk=restore_id).first()
         if restore is None:
             raise Http404
+        if not may(request.user, restore, verb):
+            raise PermissionDenied
         return restore
 
     def _with_password(
         self, request: HttpRequest, restore: Restore, act: Callable[[], Restore], *, verb: str, title: str
     ) -> HttpResponseBase:
-        form = PasswordForm(request.POST or None, user=request.user)
-        if request.method != "POST" or not form.is_valid():
+        form = PasswordForm(request.POST if request.method == "POST" else None, user=request.user)
+        if not form.is_valid():
             return self._page(request, restore, form, verb=verb, title=title)
         try:
             done = act()
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
-            return HttpResponseRedirect(_url("restore", restore.pk))
-        return after_restore(request, done)
+            restore.refresh_from_db()
+            return self._answer(request, restore, messages.ERROR, f"{exc.message} {exc.hint}")
+        if done.state == Restore.State.SUCCEEDED:
+            return self._answer(request, done, messages.SUCCESS, f"{_('The restore succeeded.')} {in_words(done)}")
+        if done.state == Restore.State.REQUESTED:
+            return self._answer(request, done, messages.WARNING, _("A request was filed. It runs when it is approved."))
+        return self._answer(request, done, messages.ERROR, f"{done.get_state_display()}: {done.outcome} {done.hint}")
 
     def _page(
         self, request: HttpRequest, restore: Restore, form: forms.Form, *, verb: str, title: str
@@ -259,14 +312,60 @@ class RestoreAdmin(EvidenceAdmin):
             "restore": restore,
             "form": form,
             "verb": verb,
+            "obstacle": obstacle(request.user, restore, verb),
+            "runs_at_once": verb == "undo" and runs_at_once(restore, actor=Actor.of(request.user)),
+            "requested": display.age(restore.requested_at),
             "preview": preview_html(restore),
         }
         return TemplateResponse(request, "admin/backups_app/confirm_restore.html", context)
 
+    def _answer(self, request: HttpRequest, restore: Restore, level: int, text: str) -> HttpResponse:
+        """Where a run leads: to its page, or to a plain one when the session went with the old content."""
+        text = display.sendable(text)
+        if self._is_still_at_home(request):
+            messages.add_message(request, level, text)
+            return HttpResponseRedirect(_url("restore", restore.pk))
+        # The session's row is gone; saving this one would end in an error page.
+        request.session = _session_store()
+        context = {
+            "restore": restore,
+            "is_done": restore.state == Restore.State.SUCCEEDED,
+            "text": text,
+            "login": f"{reverse('admin:login')}?next={_url('restore', restore.pk)}",
+        }
+        return render(request, "admin/backups_app/restored.html", context)
+
+    def _is_still_at_home(self, request: HttpRequest) -> bool:
+        """Whether the session and its person are in the live database, with the right to look."""
+        probe = HttpRequest()
+        probe.session = _session_store(request.session.session_key)
+        try:
+            probe.user = get_user(probe)
+            return self.admin_site.has_permission(probe) and self.has_view_permission(probe)
+        except DatabaseError:  # the content may come from before the tables of sessions or users
+            return False
+
+
+def in_words(restore: Restore) -> str:
+    """What the state of a restore means."""
+    report = restore.report or {}
+    if restore.state == Restore.State.REQUESTED:
+        waits = _("Waits for the approval of another person.") if conf.get("FOUR_EYES") else _("Waits for approval.")
+        return f"{waits} {_('Nothing was changed.')}"
+    if restore.state == Restore.State.APPROVED:
+        return _("Approved, but not run yet. Nothing was changed.")
+    if restore.state == Restore.State.RUNNING:
+        return _("It runs now. This page loads again by itself.")
+    if restore.state == Restore.State.SUCCEEDED and report.get("checks"):
+        return _("The live database holds the content of the backup, and was checked.")
+    if restore.state == Restore.State.SUCCEEDED:
+        return _("The live database holds the content of the backup.")
+    return display.sendable(restore.outcome) or display.DASH
+
 
 def preview_html(restore: Restore) -> SafeString | str:
     """The preview of a request as a readable page part."""
-    preview = restore.preview
+    preview = display.sendable_document(restore.preview)
     if not preview:
         return display.DASH
     blockers = [{**each, "override": restore.overrides.get(each["code"], "")} for each in preview["blockers"]]
@@ -275,36 +374,28 @@ def preview_html(restore: Restore) -> SafeString | str:
         "changed": [each for each in preview["tables"] if each["now"] != each["after"]],
         "same": sum(each["now"] == each["after"] for each in preview["tables"]),
         "blockers": blockers,
-        "age_hours": preview["backup_age_seconds"] / 3600,
+        "taken": display.age(restore.backup.taken_at or restore.backup.created_at),
+        "computed": display.age(parse_datetime(preview["computed_at"])),
+        "differences": [
+            (title, names)
+            for title, names in (
+                (_("Only in the live database"), preview["schema"]["only_now"]),
+                (_("Only in the backup"), preview["schema"]["only_after"]),
+                (_("Defined differently"), preview["schema"]["changed"]),
+                (_("Migrations that the code does not know"), preview["migrations"]["unknown_to_code"]),
+                (_("Migrations that the backup lacks"), preview["migrations"]["missing_in_backup"]),
+            )
+            if names
+        ],
+        "has_people": bool(restore.database.alias or preview["superusers"] or preview["sessions_ending"]),
         "needed": display.size(preview["needed_bytes"]),
         "free": display.size(preview["free_bytes"]),
     }
     return render_to_string("admin/backups_app/restore_preview.html", context)
 
 
-def after_restore(request: HttpRequest, restore: Restore) -> HttpResponse:
-    """Where a run leads: to its page, or to a plain one when the session went with the old content."""
-    if _is_still_signed_in(request):
-        if restore.state == Restore.State.SUCCEEDED:
-            messages.success(request, _("The restore succeeded and was checked."))
-        elif restore.state == Restore.State.REQUESTED:
-            messages.warning(request, _("A request was filed; another person must approve it."))
-        else:
-            messages.error(request, display.sendable(f"{restore.get_state_display()}: {restore.outcome}"))
-        return HttpResponseRedirect(_url("restore", restore.pk))
-    # The session's row is gone; saving this one would end in an error page.
-    request.session = _session_store()
-    return render(request, "admin/backups_app/restored.html", {"restore": restore, "login": reverse("admin:login")})
-
-
 def _session_store(key: str | None = None) -> Any:
     return import_module(settings.SESSION_ENGINE).SessionStore(key)
-
-
-def _is_still_signed_in(request: HttpRequest) -> bool:
-    probe = HttpRequest()
-    probe.session = _session_store(request.session.session_key)
-    return get_user(probe).is_authenticated
 
 
 def _url(model: str, pk: str) -> str:

@@ -3,7 +3,7 @@
 from .decide import approve_restore, expire_restores, reject_restore
 from .request import request_restore
 from .run import heal_restores, run_restore
-from .undo import undo_restore
+from .undo import runs_at_once, undo_restore
 
 __all__ = [
     "approve_restore",
@@ -12,5 +12,6 @@ __all__ = [
     "reject_restore",
     "request_restore",
     "run_restore",
+    "runs_at_once",
     "undo_restore",
 ]

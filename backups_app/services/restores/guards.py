@@ -24,20 +24,20 @@ GUARDS = {
 """Code of each guard → what it stands for."""
 
 
-class GuardError(RefusedError):
-    """Guards object to a restore; ``codes`` names them."""
-
-    def __init__(self, message: str, hint: str, *, codes: tuple[str, ...]) -> None:
-        super().__init__(message, hint)
-        self.codes = codes
-
-
 @dataclass(frozen=True, kw_only=True)
 class Objection:
     """A guard that speaks against a restore."""
 
     code: str
     message: str
+
+
+class GuardError(RefusedError):
+    """Guards object to a restore."""
+
+    def __init__(self, message: str, hint: str, *, objections: tuple[Objection, ...]) -> None:
+        super().__init__(message, hint)
+        self.objections = objections
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +96,7 @@ def refuse_objections(found: list[Objection], overrides: dict[str, str]) -> None
             f"The restore was refused ({text}).",
             "Choose another backup, or override each guard with a reason: "
             + " ".join(f"--override {each.code}=REASON" for each in open_ones),
-            codes=tuple(each.code for each in open_ones),
+            objections=tuple(open_ones),
         )
 
 
@@ -119,7 +119,8 @@ def _empty(facts: Facts) -> str:
 def _lock_out(facts: Facts) -> str:
     is_where_users_live = facts.database.alias == (router.db_for_read(get_user_model()) or "default")
     has_users_now = facts.now is not None and facts.now.superusers is not None
-    if not (is_where_users_live or has_users_now) or facts.after.superusers:
+    has_users_after = facts.after.superusers is not None
+    if not (is_where_users_live or has_users_now or has_users_after) or facts.after.superusers:
         return ""
     return "the backup holds no active superuser with a usable password: nobody could log in as administrator"
 

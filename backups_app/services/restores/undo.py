@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from ... import conf
-from ...core.errors import RefusedError
-from ...core.progress import ProgressCallback
+from ...core.errors import BackupError, RefusedError
+from ...core.progress import ProgressCallback, Watch
 from ...models import AuditEvent, Restore
 from .. import audit
 from ..audit import Actor
+from .decide import approver_of, requester_of
 from .guards import GUARDS
+from .preview import preview_restore
 from .request import file_request
 from .run import heal_restores, run_restore
 
@@ -28,41 +31,93 @@ def undo_restore(
     """Put back the content from before ``restore``; returns the new restore.
 
     Either person of that restore may do it at once while its approval window is open: the two
-    of them have approved this content together, so no guard speaks against it. Later, and for
-    anybody else, a request is filed that needs a fresh approval.
+    of them have approved this content together. Later, and for anybody else, a request is filed
+    that needs a fresh approval. No guard speaks against an undo.
 
     Raises:
-        RefusedError: there is nothing to undo.
+        RefusedError: there is nothing to undo, or an undo is there already. BusyError: a backup or
+            restore of the database runs. No open request is left after them.
     """
     heal_restores()
     restore.refresh_from_db()
+    is_at_once = runs_at_once(restore, actor=actor)
+    preview = None if is_at_once else _preview(restore)
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        Restore.objects.select_for_update().get(pk=restore.pk)  # of two at once, one files the undo
+        restore.refresh_from_db()
+        undo = _file_undo(restore, actor=actor, preview=preview)
+        other = _other_person(restore, actor)
+        if other is None or not is_at_once:
+            return undo
+        _approve_with(undo, other, actor=actor)
+    try:
+        return run_restore(undo, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
+    except BackupError as exc:
+        _withdraw(undo, exc, actor=actor)
+        raise
+
+
+def _preview(restore: Restore) -> dict[str, Any] | None:
+    """What the second person should see before deciding."""
+    if restore.safety_backup is None:
+        return None
+    watch = Watch(deadline_seconds=conf.get("DEADLINE_SECONDS"))
+    return preview_restore(restore.safety_backup, restore.database, watch=watch).document
+
+
+def _withdraw(undo: Restore, exc: BackupError, *, actor: Actor) -> None:
+    """An undo that could not begin leaves no open approval behind."""
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        changed = Restore.objects.filter(pk=undo.pk, state=Restore.State.APPROVED).update(
+            state=Restore.State.CANCELLED, finished_at=timezone.now(), outcome=exc.message, hint=exc.hint
+        )
+        if changed:
+            audit.record(
+                "restore",
+                actor=actor,
+                outcome=AuditEvent.Outcome.FAILED,
+                database_name=undo.database.name,
+                subject=undo.pk,
+                detail=exc.message,
+            )
+    undo.refresh_from_db()
+
+
+def runs_at_once(restore: Restore, *, actor: Actor) -> bool:
+    """Whether an undo by ``actor`` needs no fresh approval."""
+    return _other_person(restore, actor) is not None and restore.expires_at > timezone.now()
+
+
+def _file_undo(restore: Restore, *, actor: Actor, preview: dict[str, Any] | None) -> Restore:
     safety = restore.safety_backup
     if restore.state != Restore.State.SUCCEEDED or safety is None:
         raise RefusedError(
             f"Restore {restore.pk} is {restore.get_state_display()} and has nothing to undo.",
             "Only a restore that changed a live database can be undone.",
         )
-    undo = file_request(
+    earlier = restore.undos.filter(state__in=[*Restore.OPEN_STATES, Restore.State.SUCCEEDED]).first()
+    if earlier is not None:
+        raise RefusedError(
+            f"The undo of restore {restore.pk} is {earlier.get_state_display()} as {earlier.pk}.",
+            "Approve that one, or undo it in turn.",
+        )
+    return file_request(
         safety,
         restore.database,
         reason=f"undo of restore {restore.pk}",
         actor=actor,
         overrides=dict.fromkeys(GUARDS, "undo"),
         is_migrating=False,
-        preview=None,
+        preview=preview,
         undo_of=restore,
     )
-    other = _other_person(restore, actor)
-    if other is None or restore.expires_at <= timezone.now():
-        return undo
-    _approve_with(undo, other, actor=actor)
-    return run_restore(undo, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
 
 
 def _other_person(restore: Restore, actor: Actor) -> Actor | None:
-    """The other one of the two people of a restore; None when ``actor`` is not one of them."""
-    requester = Actor(id=restore.requested_by_id, name=restore.requested_by_name)
-    approver = Actor(id=restore.approved_by_id, name=restore.approved_by_name)
+    """The other one of the two people of a restore; None when ``actor`` may not stand for both."""
+    requester, approver = requester_of(restore), approver_of(restore)
+    if requester == approver and conf.get("FOUR_EYES"):  # from a time when one person was enough
+        return None
     if actor == requester:
         return approver
     return requester if actor == approver else None
