@@ -21,10 +21,18 @@ from datetime import datetime
 from pathlib import Path
 
 from .census import Census
-from .errors import BusyError, RefusedError, VerificationError, translated
+from .errors import SQLITE_ERRORS, BusyError, RefusedError, VerificationError, from_sqlite, translated
 from .files import create_private_file, publish_new_file, require_free_space, sync_folder
 from .progress import Watch
-from .sqlite import SIDECAR_SUFFIXES, database_file, open_for_writing, open_snapshot, sidecar
+from .sqlite import (
+    SIDECAR_SUFFIXES,
+    database_file,
+    open_for_writing,
+    open_snapshot,
+    refuse_orphaned_wal,
+    sidecar,
+    wait_for_lock,
+)
 from .verify import Check, check_connection, failures
 
 _PAGES_PER_STEP = 4000
@@ -74,6 +82,7 @@ def live_facts(live: Path, *, busy_timeout_seconds: float) -> LiveFacts:
             recreated (:func:`recreate`). BusyError, BackupError: it cannot be opened now.
     """
     live = database_file(live)
+    refuse_orphaned_wal(live)
     with (
         translated(f"opening {live.name}"),
         closing(open_for_writing(live, wait_seconds=busy_timeout_seconds)) as target,
@@ -101,27 +110,41 @@ def schema_version(live: Path) -> int:
         return int(connection.execute("PRAGMA schema_version").fetchone()[0])
 
 
-def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch) -> tuple[Census, tuple[str, ...]]:
-    """Make the private file ``staged`` fit to be copied into a live database with these facts.
-
-    A different page size is changed on the staged copy, by ``VACUUM INTO``; returns the census to
-    expect afterwards, and what an operator should know.
+def refuse_unfit(census: Census, *, encoding: str, page_count: int) -> None:
+    """Refuse what cannot be copied into a live database of this encoding and size.
 
     Raises:
         RefusedError: it holds no page (the backup API would wipe the live database without an
-            error), or another text encoding (connections that are open could not go on).
-        DiskFullError, BackupError, CancelledError, DeadlineError: the staged copy may be gone.
+            error), or has another text encoding (connections that are open could not go on).
     """
-    if staged.stat().st_size == 0 or census.page_count == 0:
+    if census.page_count == 0:
         raise RefusedError("The backup holds no page at all; restoring it would wipe the database.", "Choose another.")
-    if facts.page_count == 0:
-        return census, ()
-    if census.encoding != facts.encoding:
+    if page_count and census.encoding != encoding:
         raise RefusedError(
-            f"The backup is encoded in {census.encoding}, the live database in {facts.encoding}: "
+            f"The backup is encoded in {census.encoding}, the live database in {encoding}: "
             "the connections that are open could not go on.",
             "Restore it to a new file with --to, stop the site, and exchange the files.",
         )
+
+
+def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch) -> tuple[Census, tuple[str, ...]]:
+    """Make the private file ``staged`` fit to be copied into a live database with these facts.
+
+    A different page size is changed on the staged copy, by ``VACUUM INTO``, and a database in a
+    rollback-journal mode stays out of WAL. Returns the census to expect afterwards, and what an
+    operator should know.
+
+    Raises:
+        RefusedError: as :func:`refuse_unfit`.
+        DiskFullError, BackupError, CancelledError, DeadlineError: the staged copy may be gone.
+    """
+    if staged.stat().st_size == 0:
+        census = replace(census, page_count=0)
+    refuse_unfit(census, encoding=facts.encoding, page_count=facts.page_count)
+    if facts.page_count == 0:
+        return census, ()
+    if facts.journal_mode != "wal":
+        _leave_wal(staged)
     if census.page_size == facts.page_size:
         return census, ()
     _change_page_size(staged, facts.page_size, watch=watch)
@@ -132,6 +155,12 @@ def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch)
         "rowids of tables without an integer primary key may differ."
     )
     return replace(census, page_size=facts.page_size, page_count=page_count), (note,)
+
+
+def _leave_wal(staged: Path) -> None:
+    """Clear the WAL flag of the staged copy, which the live database would take over."""
+    with translated("preparing the staged copy"), closing(open_for_writing(staged, wait_seconds=0)) as connection:
+        connection.execute("PRAGMA journal_mode=DELETE").fetchone()
 
 
 def _change_page_size(staged: Path, page_size: int, *, watch: Watch) -> None:
@@ -174,15 +203,15 @@ def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: 
         translated(f"restoring into {live.name}"),
         closing(open_for_writing(live, wait_seconds=_TRUNCATE_WAIT_SECONDS)) as target,
     ):
-        # One fsync less while writers wait; the checkpoint below makes the content durable.
-        target.execute("PRAGMA synchronous=NORMAL")
+        wait_for_lock(target, "PRAGMA journal_mode", busy_timeout_seconds=wait_seconds, watch=watch)
+        if _is_wal(target):
+            # One fsync less while writers wait; the checkpoint below makes the content durable.
+            target.execute("PRAGMA synchronous=NORMAL")
+        before = _data_version(target)  # before the copy: a writer that waits commits right after it
         waited_seconds, blocked_seconds = _copy(staged, target, live, wait_seconds=wait_seconds, watch=watch)
-        before = _data_version(target)
-        notes = _checkpoint(target)
-        checks = check_live(target, census)
-        others_wrote = _data_version(target) != before
-    if others_wrote:
-        checks = [_excused(check) for check in checks]
+        # The content is committed from here on, so nothing below may say that it is not.
+        notes = _checkpoint(target, live)
+        checks, others_wrote = _check_committed(target, census, before, wait_seconds=wait_seconds)
     restored = Restored(
         census=census,
         checks=checks,
@@ -233,23 +262,63 @@ def _copy(
     return lock_free_since - started, finished - lock_free_since
 
 
-def _data_version(connection: sqlite3.Connection) -> int:
-    """Changes when another connection has committed (https://sqlite.org/pragma.html#pragma_data_version)."""
-    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+def _is_wal(connection: sqlite3.Connection) -> bool:
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0]).lower() == "wal"
 
 
-def _checkpoint(target: sqlite3.Connection) -> tuple[str, ...]:
+def _data_version(connection: sqlite3.Connection) -> int | None:
+    """Changes when another connection has committed (https://sqlite.org/pragma.html#pragma_data_version).
+
+    The copy through ``connection`` itself does not move it. None when it cannot be read now.
+    """
+    try:
+        return int(connection.execute("PRAGMA data_version").fetchone()[0])
+    except SQLITE_ERRORS:
+        return None
+
+
+def _checkpoint(target: sqlite3.Connection, live: Path) -> tuple[str, ...]:
     """Bring the content from the WAL into the file without making writers wait for readers."""
-    if str(target.execute("PRAGMA journal_mode").fetchone()[0]).lower() != "wal":
-        return ()
-    target.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    for _ in range(_TRUNCATE_TRIES):
-        # TRUNCATE with a long timeout would lock writers out while it waits for a reader.
-        with suppress(sqlite3.OperationalError):
-            is_busy = int(target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
-            if not is_busy:
-                return ()
+    try:
+        if not _is_wal(target):
+            return ()
+        target.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        for _ in range(_TRUNCATE_TRIES):
+            # TRUNCATE with a long timeout would lock writers out while it waits for a reader.
+            with suppress(sqlite3.OperationalError):
+                is_busy = int(target.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+                if not is_busy:
+                    return ()
+    except SQLITE_ERRORS as exc:
+        _sync_wal(live)
+        error = from_sqlite(exc, doing="bringing the WAL into the file")
+        return (f"The content is in the WAL and could not be brought into the file yet: {error.message}",)
+    _sync_wal(live)
     return ("A reader kept the WAL from being cut; SQLite will do it when the reader has ended.",)
+
+
+def _sync_wal(live: Path) -> None:
+    """Make the committed content durable in the WAL. SQLite keeps no lock on that file."""
+    with suppress(OSError):
+        descriptor = os.open(sidecar(live, "-wal"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _check_committed(
+    target: sqlite3.Connection, census: Census, before: int | None, *, wait_seconds: float
+) -> tuple[list[Check], bool]:
+    """The checks, and whether others may have committed since ``before`` was read."""
+    try:
+        target.execute(f"PRAGMA busy_timeout={int(wait_seconds * 1000)}")
+        checks = check_live(target, census)
+    except SQLITE_ERRORS as exc:
+        error = from_sqlite(exc, doing="checking the restored database")
+        checks = [Check(name="readable", ok=False, evidence=error.message)]
+    others_wrote = before is None or _data_version(target) != before
+    return [_excused(check) for check in checks] if others_wrote else checks, others_wrote
 
 
 def check_live(target: sqlite3.Connection, expected: Census) -> list[Check]:
@@ -258,7 +327,8 @@ def check_live(target: sqlite3.Connection, expected: Census) -> list[Check]:
     try:
         return check_connection(target, expected=expected, is_thorough=False, watch=Watch())
     finally:
-        target.execute("ROLLBACK")
+        if target.in_transaction:
+            target.execute("ROLLBACK")
 
 
 def _excused(check: Check) -> Check:
@@ -292,17 +362,20 @@ def move_aside(live: Path, *, now: datetime) -> list[Path]:
     return moved
 
 
-def recreate(staged: Path, live: Path, *, now: datetime) -> list[Path]:
-    """Put the verified private file ``staged`` where a missing or unreadable database was.
+def recreate(staged: Path, live: Path, *, census: Census, token: str, now: datetime) -> Recreated:
+    """Put the verified private file ``staged`` where a missing or unreadable database was, and check it.
 
     What is there is moved aside first. The new file gets owner and mode of the old one, or the
-    owner of the folder. Returns the files moved aside.
+    owner of the folder. It is written beside its place, under a name with ``token`` that
+    :func:`remove_draft` removes after a ``kill -9``.
 
     Raises:
-        DiskFullError, BackupError: what was moved aside stays there.
+        DiskFullError, BackupError: before anything was moved; nothing was changed.
+        RecreateError: the old files are moved aside, and the new one is not what it must be.
     """
+    live = live.resolve()  # a link stays, what it points to is replaced
     model = live.stat() if live.exists() else None
-    draft = live.with_name(f".{live.name}.restoring-{os.urandom(4).hex()}")
+    draft = _draft(live, token)
     with translated(f"writing {live.name}"):
         try:
             with open(staged, "rb") as source, open(create_private_file(draft), "wb") as target:
@@ -318,4 +391,57 @@ def recreate(staged: Path, live: Path, *, now: datetime) -> list[Path]:
             publish_new_file(draft, live)
         finally:
             draft.unlink(missing_ok=True)
-    return moved
+    checks = _check_recreated(live, census)
+    if failures(checks):
+        raise RecreateError(moved, checks)
+    return Recreated(moved=moved, checks=checks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recreated:
+    """A database that was made anew, checked."""
+
+    moved: list[Path]
+    """The old files, where they are now."""
+    checks: list[Check]
+
+
+class RecreateError(VerificationError):
+    """A new file is in place, but it is not what it must be."""
+
+    def __init__(self, moved: list[Path], checks: list[Check]) -> None:
+        found = "; ".join(f"{check.name}: {check.evidence}" for check in failures(checks))
+        aside = ", ".join(str(each) for each in moved) or "none"
+        super().__init__(
+            f"The database was made anew and is not as it must be ({found}).",
+            f"Check the disk. The files from before were moved aside: {aside}.",
+        )
+        self.moved = moved
+        self.checks = checks
+
+
+def _draft(live: Path, token: str) -> Path:
+    return live.with_name(f".{live.name}.restoring-{token}")
+
+
+def remove_draft(live: Path, token: str) -> None:
+    """Remove what a killed :func:`recreate` with this ``token`` left beside the database.
+
+    Raises:
+        BackupError: from the disk.
+    """
+    with translated("removing a left-over draft"):
+        _draft(live.resolve(), token).unlink(missing_ok=True)
+
+
+def _check_recreated(live: Path, census: Census) -> list[Check]:
+    try:
+        with closing(open_for_writing(live, wait_seconds=5)) as connection:
+            before = _data_version(connection)
+            checks = check_live(connection, census)
+            if _data_version(connection) != before:
+                return [_excused(check) for check in checks]
+            return checks
+    except SQLITE_ERRORS as exc:
+        error = from_sqlite(exc, doing="checking the new database")
+        return [Check(name="readable", ok=False, evidence=error.message)]

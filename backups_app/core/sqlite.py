@@ -26,7 +26,16 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from .errors import SQLITE_ERRORS, BackupError, InputError, NotFoundError, from_sqlite, primary_code, translated
+from .errors import (
+    SQLITE_ERRORS,
+    BackupError,
+    InputError,
+    NotFoundError,
+    VerificationError,
+    from_sqlite,
+    primary_code,
+    translated,
+)
 from .progress import Watch
 
 Access = Literal["read-write", "immutable", "staged copy"]
@@ -85,6 +94,24 @@ def database_file(path: Path) -> Path:
         kind = "folder" if stat.S_ISDIR(mode) else "FIFO, socket or device"
         raise InputError(f"{path} is a {kind}, not a database file.", "Give the path of an SQLite file.")
     return resolved
+
+
+def refuse_orphaned_wal(path: Path) -> None:
+    """Refuse to open an empty file beside a ``-wal`` with content: SQLite would delete that ``-wal``.
+
+    Raises:
+        VerificationError: the main file was lost, and committed rows may be in the ``-wal``.
+    """
+    wal = sidecar(path, "-wal")
+    try:
+        is_orphaned = path.stat().st_size == 0 and wal.stat().st_size > 0
+    except OSError:
+        return
+    if is_orphaned:
+        raise VerificationError(
+            f"{path.name} is empty, but {wal.name} beside it is not: the main file was lost.",
+            "Keep the -wal file as it is, and restore a backup.",
+        )
 
 
 def _uri(path: Path, parameters: str) -> str:
@@ -206,6 +233,7 @@ def open_live(path: Path, *, staging: Path, busy_timeout_seconds: float, watch: 
         BackupError: with the reason; ``BusyError`` when it stays locked.
     """
     path = database_file(path)
+    refuse_orphaned_wal(path)
     try:
         with _pinned(path, "mode=rw", busy_timeout_seconds=busy_timeout_seconds, watch=watch) as connection:
             yield LiveDatabase(connection=connection, path=path, access="read-write")

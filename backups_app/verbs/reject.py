@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: dict[str, Any], output: Output) -> int:
     """Reject the request."""
     restore = find_restore(options["id"])
-    actor = actor_for(options["user"], permission="approve_restore")
+    is_own = options["user"] is not None and options["user"] == restore.requested_by_name
+    actor = actor_for(options["user"], permission="request_restore" if is_own else "approve_restore")
     reject_restore(restore, reason=options["reason"], actor=actor)
     output.line(f"Restore {restore.pk} is {restore.get_state_display()}.")
     output.document({"restore": restore_document(restore)})

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from .. import conf
 from ..core.errors import InputError, RefusedError
 from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import extraction_document, restore_document
@@ -43,6 +44,8 @@ def run(options: dict[str, Any], output: Output) -> int:
     backup = find_backup(options["id"])
     if options["to"] is not None:
         return _extract(backup, options, output)
+    if options["yes"]:
+        _require_self_approval(options["user"])
     sync_databases()
     database = get_database(options["into"] if options["into"] is not None else backup.database.name)
     actor = actor_for(options["user"], permission="request_restore")
@@ -68,6 +71,19 @@ def run(options: dict[str, Any], output: Output) -> int:
     output.line(f"  manage.py backup approve {restore.pk} --user NAME")
     output.document({"restore": restore_document(restore)})
     return 0
+
+
+def _require_self_approval(user: str | None) -> None:
+    """Refuse ``--yes`` before anything is filed where it cannot lead to a restore."""
+    if conf.get("FOUR_EYES"):
+        raise RefusedError(
+            "A restore needs a second person here, so --yes cannot approve it.",
+            "Leave --yes out, and let somebody else run `backup approve`. "
+            "A site with one person sets BACKUPS['FOUR_EYES'] = False.",
+        )
+    actor_for(user, permission="approve_restore")
+    if user is None:
+        raise RefusedError("The system account may not approve a restore.", "Give a person with --user NAME.")
 
 
 def _overrides(given: list[str]) -> dict[str, str]:

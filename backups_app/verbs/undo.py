@@ -32,7 +32,7 @@ def run(options: dict[str, Any], output: Output) -> int:
     with cancel_on_signal() as is_cancelled, progress_bar(restore.database.name) as on_progress:
         undo = undo_restore(restore, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
     if undo.state == Restore.State.REQUESTED:
-        output.line(f"Request {undo.pk} is filed; the approval window is over, so another person must approve it.")
+        output.line(f"Request {undo.pk} is filed; another person must approve it.")
         output.document({"restore": restore_document(undo)})
         return 0
     return report_outcome(undo, output)

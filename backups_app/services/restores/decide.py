@@ -10,18 +10,25 @@ from ...core.errors import InputError, RefusedError
 from ...models import AuditEvent, Restore
 from .. import audit
 from ..audit import Actor
+from ..people import is_same_person
+from .binding import binding_of
 
 
 def approve_restore(restore: Restore, *, actor: Actor) -> Restore:
     """Approve a request, once, as another person than the one who asked.
 
     With ``BACKUPS["FOUR_EYES"] = False`` a person may approve their own; it is recorded as such.
+    An approval by the same person that nobody has used yet stands: what kept it from running may
+    be gone now.
 
     Raises:
-        RefusedError: by the same person, by the system account, or no longer open. Nothing changed.
+        RefusedError: by the same person, by the system account, no longer open, or not what was
+            asked for. Nothing changed.
     """
     expire_restores()
     restore.refresh_from_db()
+    if restore.state == Restore.State.APPROVED and actor == approver_of(restore):
+        return restore
     try:
         is_self_approved = _require_approver(restore, actor)
     except RefusedError as exc:
@@ -57,7 +64,7 @@ def reject_restore(restore: Restore, *, reason: str, actor: Actor) -> Restore:
     if not reason.strip():
         raise InputError("A rejection needs a reason.", "Say why with --reason TEXT.")
     expire_restores()
-    is_own = (actor.id, actor.name) == (restore.requested_by_id, restore.requested_by_name)
+    is_own = actor == requester_of(restore)
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         changed = Restore.objects.filter(
             pk=restore.pk, state__in=[Restore.State.REQUESTED, Restore.State.APPROVED]
@@ -73,6 +80,16 @@ def reject_restore(restore: Restore, *, reason: str, actor: Actor) -> Restore:
     if not changed:
         raise _not_open(restore)
     return restore
+
+
+def requester_of(restore: Restore) -> Actor:
+    """Who asked for a restore."""
+    return Actor(id=restore.requested_by_id, name=restore.requested_by_name)
+
+
+def approver_of(restore: Restore) -> Actor:
+    """Who approved a restore."""
+    return Actor(id=restore.approved_by_id, name=restore.approved_by_name)
 
 
 def expire_restores() -> int:
@@ -99,7 +116,11 @@ def _require_approver(restore: Restore, actor: Actor) -> bool:
         raise _not_open(restore)
     if not actor.id:
         raise RefusedError("The system account may not approve a restore.", "Give a person with --user NAME.")
-    is_self = actor.id == restore.requested_by_id or actor.name == restore.requested_by_name
+    if binding_of(restore) != restore.binding_sha256:
+        raise RefusedError(
+            "The archive, the target or the options are not those of the request.", "File a new request."
+        )
+    is_self = is_same_person(actor, requester_of(restore))
     if is_self and conf.get("FOUR_EYES"):
         raise RefusedError(
             f"{actor.name} asked for this restore; somebody else must approve it.",

@@ -21,7 +21,7 @@ from ...core.compare import Side, compare, read_side
 from ...core.errors import InputError, NotFoundError, VerificationError, translated
 from ...core.files import scratch_folder
 from ...core.progress import Watch
-from ...core.restore import SPACE_FACTOR
+from ...core.restore import SPACE_FACTOR, refuse_unfit
 from ...core.sqlite import open_live, open_snapshot
 from ...models import Backup, Database
 from ..databases import live_path
@@ -45,7 +45,8 @@ def preview_restore(backup: Backup, database: Database, *, watch: Watch) -> Prev
     """Unpack and check the backup, compare it with the live database, and ask the guards.
 
     Raises:
-        NotFoundError, VerificationError: the backup cannot be used. BusyError: the live database
+        NotFoundError, VerificationError: the backup cannot be used. RefusedError: it does not fit
+            into the live database, whatever is overridden. BusyError: the live database
             stayed locked. DiskFullError, BackupError, CancelledError, DeadlineError.
     """
     with (
@@ -56,6 +57,11 @@ def preview_restore(backup: Backup, database: Database, *, watch: Watch) -> Prev
         with open_snapshot(staged) as connection:
             after = read_side(connection, **_user_table(), watch=watch)
         now, problem = _read_live(database, folder, watch=watch)
+        refuse_unfit(
+            census,
+            encoding=now.census.encoding if now else "",
+            page_count=now.census.page_count if now else 0,
+        )
     facts = facts_for(backup, database, now=now.census if now else None, after=census)
     return _assemble(facts, now=now, after=after, problem=problem)
 

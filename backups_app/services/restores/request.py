@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
@@ -11,11 +10,11 @@ from django.utils import timezone
 
 from ... import conf
 from ...core.errors import BackupError, InputError, RefusedError
-from ...core.manifest import canonical
 from ...core.progress import ProgressCallback, Watch
 from ...models import AuditEvent, Backup, Database, Restore
 from .. import audit
 from ..audit import Actor
+from .binding import binding_of
 from .decide import expire_restores
 from .guards import refuse_objections, require_reasons
 from .preview import preview_restore
@@ -104,21 +103,6 @@ def file_request(
             detail=f"backup {backup.pk}: {restore.reason}" + _override_text(overrides),
         )
     return restore
-
-
-def binding_of(restore: Restore) -> str:
-    """Digest of what an approval is for: the archive, the target and the options."""
-    return hashlib.sha256(
-        canonical(
-            {
-                "backup": restore.backup_id,
-                "archive_sha256": restore.backup.archive_sha256,
-                "target": restore.database.identity,
-                "overrides": restore.overrides,
-                "migrate": restore.is_migrating,
-            }
-        )
-    ).hexdigest()
 
 
 def _override_text(overrides: dict[str, str]) -> str:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 from django.core.management import call_command
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from ... import conf
 from ...core.census import Census, take_census
 from ...core.errors import (
     BackupError,
+    BusyError,
     CancelledError,
+    DiskFullError,
     InputError,
     NotFoundError,
     RefusedError,
@@ -28,25 +33,28 @@ from ...core.files import is_scratch_in_use, scratch_folder
 from ...core.progress import ProgressCallback, Watch
 from ...core.restore import (
     LiveFacts,
+    RecreateError,
     RestoreCheckError,
     Restored,
     fit_to_live,
     live_facts,
     recreate,
+    remove_draft,
     require_space,
     restore_in_place,
     schema_version,
 )
 from ...core.sqlite import open_live
-from ...models import AuditEvent, Backup, Database, Restore
+from ...models import AuditEvent, Backup, Restore
 from .. import audit
 from ..audit import Actor
 from ..create import create_locked_backup
 from ..databases import live_path
+from ..heal import heal_interrupted
 from ..locks import database_lock, swapping
+from .binding import binding_of
 from .guards import objections, refuse_objections
 from .preview import facts_for
-from .request import binding_of
 from .staging import stage_backup
 
 logger = logging.getLogger(__name__)
@@ -66,12 +74,15 @@ def run_restore(
     """Run an approved restore, once; returns the row in a final state.
 
     ``succeeded``: the live database holds the backup's content and was checked. ``failed`` or
-    ``cancelled``: the live database is as it was. ``rolled_back``: the check failed and the safety
-    backup was put back. A cancel counts until the last page is copied.
+    ``cancelled``: the live database is as it was, unless ``failure_code`` is
+    ``verification_failed`` and the outcome says that it could not be put back. ``rolled_back``:
+    the check failed and the safety backup was put back. A cancel counts until the last page.
 
     Raises:
         RefusedError: it is not approved, was used, has expired, or the archive, target or options
-            are not those that were approved. BusyError: a backup or restore of it runs.
+            are not those that were approved. BusyError: a backup or restore of it runs; the
+            approval may be used later. DatabaseError: the catalogue could not be written; the
+            next verb on restores finds out how it ended.
     """
     if connections["default"].in_atomic_block:
         raise RefusedError(
@@ -85,33 +96,88 @@ def run_restore(
     ):
         _claim(restore, actor=actor)
         watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
-        try:
-            _Run(restore, folder, actor=actor, watch=watch).carry_out()
-        except BackupError as exc:
-            _finish_failed(restore, exc, actor=actor)
-        except Exception as exc:
-            logger.exception("An unexpected error ended restore %s", restore.pk)
-            unexpected = BackupError(
-                f"An unexpected error: {type(exc).__name__}: {exc}", "See the log; please report it."
-            )
-            _finish_failed(restore, unexpected, actor=actor)
+        ending = _carry_out(restore, folder, actor=actor, watch=watch)
+        # Outside of what turns errors into failures: when the catalogue cannot be written now, the
+        # row stays "running", and healing it finds the truth in the live database.
+        _finish(restore, ending, actor=actor)
     return restore
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Ending:
+    """How a run ended."""
+
+    state: str
+    outcome: str = ""
+    hint: str = ""
+    code: str = ""
+
+    @classmethod
+    def of(cls, exc: BackupError) -> _Ending:
+        """A failure, or a cancel."""
+        state = Restore.State.CANCELLED if isinstance(exc, CancelledError) else Restore.State.FAILED
+        return cls(state=state, outcome=exc.message, hint=exc.hint, code=exc.code)
+
+
+def _carry_out(restore: Restore, folder: Path, *, actor: Actor, watch: Watch) -> _Ending:
+    try:
+        return _Run(restore, folder, actor=actor, watch=watch).carry_out()
+    except BackupError as exc:
+        return _Ending.of(exc)
+    except Exception as exc:
+        logger.exception("An unexpected error ended restore %s", restore.pk)
+        unexpected = BackupError(f"An unexpected error: {type(exc).__name__}: {exc}", "See the log; please report it.")
+        return _Ending.of(unexpected)
+
+
 def _claim(restore: Restore, *, actor: Actor) -> None:
-    now = timezone.now()
+    try:
+        _require_approved(restore)
+        _take(restore)
+    except RefusedError as exc:
+        audit.record(
+            "restore",
+            actor=actor,
+            outcome=AuditEvent.Outcome.REFUSED,
+            database_name=restore.database.name,
+            subject=restore.pk,
+            detail=exc.message,
+        )
+        raise
+
+
+def _require_approved(restore: Restore) -> None:
+    """Refuse an approval that does not hold for what would run now."""
     restore.refresh_from_db()
-    if restore.state == Restore.State.APPROVED and binding_of(restore) != restore.approved_binding:
+    if restore.state != Restore.State.APPROVED:
+        return  # taking it will say so
+    if binding_of(restore) != restore.approved_binding:
         raise RefusedError(
             "The archive, the target or the options are not those that were approved.", "File a new request."
         )
-    with transaction.atomic(using=conf.CATALOG_ALIAS):
-        claimed = Restore.objects.filter(
-            pk=restore.pk,
-            state=Restore.State.APPROVED,
-            expires_at__gt=now,
-            approved_binding=restore.binding_sha256,
-        ).update(state=Restore.State.RUNNING, started_at=now)
+    if restore.is_self_approved and conf.get("FOUR_EYES"):
+        raise RefusedError(
+            f"Restore {restore.pk} was approved by the person who asked for it; somebody else must approve it.",
+            "File a new request, and ask a second person.",
+        )
+
+
+def _take(restore: Restore) -> None:
+    now = timezone.now()
+    try:
+        with transaction.atomic(using=conf.CATALOG_ALIAS):
+            claimed = Restore.objects.filter(
+                pk=restore.pk,
+                state=Restore.State.APPROVED,
+                expires_at__gt=now,
+                binding_sha256=restore.binding_sha256,
+                approved_binding=restore.binding_sha256,
+            ).update(state=Restore.State.RUNNING, started_at=now)
+    except IntegrityError as exc:  # one running restore per database
+        raise BusyError(
+            f"An earlier restore of {restore.database.name} ended without a record, and the database is locked.",
+            "Run `manage.py backup requests` when the database can be read.",
+        ) from exc
     restore.refresh_from_db()
     if not claimed:
         raise RefusedError(
@@ -129,22 +195,25 @@ class _Run:
         self.actor = actor
         self.watch = watch
         self.live = live_path(restore.database)
+        self.now: Census | None = None
         self.report: dict[str, Any] = {"notes": []}
+        restore.report = self.report
 
-    def carry_out(self) -> None:
+    def carry_out(self) -> _Ending:
         """All steps; raises BackupError while the live database is untouched."""
         staged, census = stage_backup(self.restore.backup, self.folder, watch=self.watch)
         facts, problem = self._look_at_live()
         self._ask_guards(census)
         if facts is None:
-            self._recreate(staged, census, problem)
-            return
+            return self._recreate(staged, census, problem)
         expected, notes = fit_to_live(staged, census, facts, watch=self.watch)
         if "free_space" not in self.restore.overrides:
             require_space(self.live, facts, expected)
         self.report["notes"] += notes
-        self._make_safety_backup()
-        self._restore_in_place(staged, expected)
+        problem = self._make_safety_backup()
+        if problem:
+            return self._recreate(staged, expected, problem)
+        return self._restore_in_place(staged, expected)
 
     def _look_at_live(self) -> tuple[LiveFacts | None, str]:
         try:
@@ -154,7 +223,8 @@ class _Run:
 
     def _ask_guards(self, census: Census) -> None:
         """The guards again: much may have happened since the request."""
-        facts = facts_for(self.restore.backup, self.restore.database, now=self._live_census(), after=census)
+        self.now = self._live_census()
+        facts = facts_for(self.restore.backup, self.restore.database, now=self.now, after=census)
         refuse_objections(objections(facts), self.restore.overrides)
 
     def _live_census(self) -> Census | None:
@@ -168,7 +238,8 @@ class _Run:
         except (NotFoundError, VerificationError, InputError):
             return None
 
-    def _make_safety_backup(self) -> None:
+    def _make_safety_backup(self) -> str:
+        """Back the live database up; returns why it is too damaged for that, or nothing."""
         safety = create_locked_backup(
             self.restore.database,
             actor=self.actor,
@@ -178,29 +249,29 @@ class _Run:
             watch=self.watch,
         )
         if not safety.archive_sha256:
-            kind = CancelledError if safety.state == Backup.State.CANCELLED else BackupError
-            raise kind(f"The safety backup could not be made: {safety.reason}", safety.hint)
+            if safety.failure_code == VerificationError.code and self.now is None:
+                return safety.reason
+            raise _safety_error(safety)
         if safety.state != Backup.State.VERIFIED:
             self.report["notes"].append(f"The live database was not sound before the restore: {safety.reason}")
         self.restore.safety_backup = safety
         # Together with the safety backup, what tells old content from new after a crash.
         self.report["schema_version_before"] = schema_version(self.live)
         self._save_report()
+        return ""
 
     def _save_report(self) -> None:
-        self.restore.report = self.report
         self.restore.save(update_fields=["report", "safety_backup"])
 
-    def _restore_in_place(self, staged: Path, expected: Census) -> None:
+    def _restore_in_place(self, staged: Path, expected: Census) -> _Ending:
         try:
             done = self._exchange(staged, expected, watch=self.watch)
         except RestoreCheckError as exc:
             self._note_result(exc.restored)
-            self._roll_back(exc)
-            return
+            return self._roll_back(exc)
         self._note_result(done)
         self._migrate()
-        _finish(self.restore, Restore.State.SUCCEEDED, self.report, actor=self.actor)
+        return _Ending(state=Restore.State.SUCCEEDED)
 
     def _exchange(self, staged: Path, expected: Census, *, watch: Watch) -> Restored:
         wait_seconds = conf.get("RESTORE_WAIT_SECONDS")
@@ -217,57 +288,91 @@ class _Run:
         )
         self.report["notes"] += done.notes
 
-    def _roll_back(self, failure: RestoreCheckError) -> None:
+    def _roll_back(self, failure: RestoreCheckError) -> _Ending:
         """Put the safety backup back. Whatever happens, both outcomes are in the report."""
         safety = self.restore.safety_backup
         if safety is None:  # it was made before anything was touched
             raise failure
-        (self.folder / "staged.sqlite3").unlink(missing_ok=True)
+        self.report["failed_checks"] = self.report["checks"]
         watch = Watch()  # nothing may stop a roll-back
         try:
+            (self.folder / "staged.sqlite3").unlink(missing_ok=True)
             staged, census = stage_backup(safety, self.folder, watch=watch)
             facts = live_facts(self.live, busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"))
             expected, _notes = fit_to_live(staged, census, facts, watch=watch)
             done = self._exchange(staged, expected, watch=watch)
-        except BackupError as exc:
-            raise BackupError(
-                f"{failure.message} Rolling back failed too: {exc.message}",
-                f"Undo it from the safety backup {safety.pk} when the cause is gone.",
-            ) from exc
+        except Exception as exc:
+            logger.exception("Rolling restore %s back failed", self.restore.pk)
+            reason = exc.message if isinstance(exc, BackupError) else f"{type(exc).__name__}: {exc}"
+            self.report["roll_back_error"] = reason
+            if isinstance(exc, RestoreCheckError):
+                self.report["roll_back_checks"] = [check.as_dict() for check in exc.restored.checks]
+            return _Ending(
+                state=Restore.State.FAILED,
+                outcome=f"{failure.message} Rolling back failed too: {reason}",
+                hint=f"The database needs a look. When the cause is gone, restore the safety backup {safety.pk}.",
+                code=failure.code,
+            )
         self.report["roll_back_checks"] = [check.as_dict() for check in done.checks]
-        _finish(
-            self.restore,
-            Restore.State.ROLLED_BACK,
-            self.report,
-            actor=self.actor,
+        return _Ending(
+            state=Restore.State.ROLLED_BACK,
             outcome=f"{failure.message} The safety backup {safety.pk} was put back and checked.",
+            code=failure.code,
         )
 
-    def _recreate(self, staged: Path, census: Census, problem: str) -> None:
-        """The live file is missing or cannot be opened: nothing to back up, nothing to keep open."""
+    def _recreate(self, staged: Path, census: Census, problem: str) -> _Ending:
+        """The live file is missing or too damaged to read: nothing to back up, nothing to keep open."""
         self.watch.check()
-        moved = recreate(staged, self.live, now=timezone.now().astimezone(UTC))
-        self.report["notes"].append(f"The database was made anew: {problem}")
-        self.report.update(moved_aside=[str(each) for each in moved], tables=census.tables)
+        self.report["recreating"] = problem
+        self._save_report()
+        try:
+            with swapping(self.restore.database):
+                done = recreate(
+                    staged,
+                    self.live,
+                    census=census,
+                    token=self.restore.pk,
+                    now=timezone.now().astimezone(UTC),
+                )
+        except RecreateError as exc:
+            self.report.update(
+                moved_aside=[str(each) for each in exc.moved], checks=[check.as_dict() for check in exc.checks]
+            )
+            raise
+        self.report["notes"].append(
+            f"The database was made anew: {problem} Restart the processes that had the old file open."
+        )
+        self.report.update(
+            moved_aside=[str(each) for each in done.moved],
+            checks=[check.as_dict() for check in done.checks],
+            tables=census.tables,
+        )
         self._migrate()
-        _finish(self.restore, Restore.State.SUCCEEDED, self.report, actor=self.actor)
+        return _Ending(state=Restore.State.SUCCEEDED)
 
     def _migrate(self) -> None:
-        """Run the site's migrations when asked, else say which are pending."""
+        """Run the site's migrations when asked, else say which are pending. The restore stands either way."""
         alias = self.restore.database.alias
         if not alias:
             return
-        connections[alias].close()
-        pending = pending_migrations(alias)
-        if pending and self.restore.is_migrating:
-            try:
+        try:
+            connections[alias].close()
+            pending = pending_migrations(alias)
+            if pending and self.restore.is_migrating:
                 call_command("migrate", database=alias, interactive=False, verbosity=0)
-                self.report["migrated"] = pending
-                return
-            except Exception as exc:
-                logger.exception("Migrating after restore %s failed", self.restore.pk)
-                self.report["notes"].append(f"Migrating failed: {type(exc).__name__}: {exc}")
-        self.report["pending_migrations"] = pending
+                self.report["migrated"], pending = pending, []
+            self.report["pending_migrations"] = pending
+        except Exception as exc:
+            logger.exception("Migrating after restore %s failed", self.restore.pk)
+            self.report["notes"].append(
+                f"Looking for migrations, or running them, failed: {type(exc).__name__}: {exc}. Run manage.py migrate."
+            )
+
+
+def _safety_error(safety: Backup) -> BackupError:
+    """Why there is no safety backup, as the kind of error that it was."""
+    kind = next((each for each in (CancelledError, BusyError, DiskFullError) if each.code == safety.failure_code), None)
+    return (kind or BackupError)(f"The safety backup could not be made: {safety.reason}", safety.hint)
 
 
 def pending_migrations(alias: str) -> list[str]:
@@ -281,74 +386,125 @@ def pending_migrations(alias: str) -> list[str]:
 
 
 def heal_restores() -> list[Restore]:
-    """Finish the rows of restores whose process died, by looking at the live database.
+    """Finish the rows of restores whose process died, by looking at the live database; returns them.
 
-    The copy is one transaction, and it moves the schema version by one: the live database holds
-    the old content when the version is still the one noted before the copy, else the new.
+    The copy is one transaction, and it moves the schema version: the live database holds the old
+    content when the version is still the one noted before the copy. Else it holds the new one, unless
+    others changed the schema since and its rows are still those of the safety backup. A row stays
+    ``running`` while the live database is locked. What the dead left in scratch is removed.
     """
     healed: list[Restore] = []
-    for restore in Restore.objects.filter(state=Restore.State.RUNNING).select_related("database", "backup"):
+    for restore in list(_running()):
         if is_scratch_in_use(conf.scratch_folder(), _scratch_token(restore)):
             continue
-        restore.refresh_from_db()
+        restore.refresh_from_db()  # it may have ended between the two looks
         if restore.state != Restore.State.RUNNING:
             continue
-        _heal(restore)
-        healed.append(restore)
+        try:
+            ending = _ending_of_the_dead(restore)
+        except BusyError as exc:
+            logger.warning("How restore %s ended cannot be told yet: %s", restore.pk, exc)
+            continue
+        if _finish(restore, ending, actor=Actor.system()):
+            healed.append(restore)
+    heal_interrupted()
     return healed
 
 
-def _heal(restore: Restore) -> None:
-    report = dict(restore.report or {"notes": []})
-    before = report.get("schema_version_before")
-    actor = Actor.system()
-    if before is not None and _is_replaced(restore.database, int(before)):
-        report.setdefault("notes", []).append("The process ended after the copy; the check was not made.")
-        _finish(restore, Restore.State.SUCCEEDED, report, actor=actor)
-        return
-    interrupted = BackupError(
-        "The process that ran this restore ended before the copy was committed; the live database is as it was.",
-        "File a new request.",
+def _running() -> QuerySet[Restore]:
+    return Restore.objects.filter(state=Restore.State.RUNNING).select_related(
+        "database", "backup__database", "safety_backup"
     )
-    restore.report = report
-    _finish_failed(restore, interrupted, actor=actor, code="interrupted")
 
 
-def _is_replaced(database: Database, before: int) -> bool:
+def _ending_of_the_dead(restore: Restore) -> _Ending:
+    """What the live database says of a restore whose process died.
+
+    Raises:
+        BusyError: it is locked.
+    """
+    report = restore.report = dict(restore.report or {})
+    is_replaced = False
     try:
-        return schema_version(live_path(database)) != before
-    except BackupError:
-        return False
-
-
-def _finish_failed(restore: Restore, exc: BackupError, *, actor: Actor, code: str = "") -> None:
-    state = Restore.State.CANCELLED if isinstance(exc, CancelledError) else Restore.State.FAILED
-    report, code = restore.report or {}, code or exc.code
-    _finish(restore, state, report, actor=actor, outcome=exc.message, hint=exc.hint, code=code)
-
-
-def _finish(
-    restore: Restore,
-    state: str,
-    report: dict[str, Any],
-    *,
-    actor: Actor,
-    outcome: str = "",
-    hint: str = "",
-    code: str = "",
-) -> None:
-    restore.state = Restore.State(state)
-    restore.report = report
-    restore.outcome, restore.hint, restore.failure_code = outcome, hint, code
-    restore.finished_at = timezone.now()
-    is_good = state == Restore.State.SUCCEEDED
-    with transaction.atomic(using=conf.CATALOG_ALIAS), translated("recording the restore"):
-        restore.save()
-        audit.record(
-            "restore",
-            actor=actor,
-            outcome=AuditEvent.Outcome.DONE if is_good else AuditEvent.Outcome.FAILED,
-            database_name=restore.database.name,
-            subject=restore.pk,
-            detail=f"{restore.get_state_display()}: {outcome}" if outcome else str(restore.get_state_display()),
+        live = live_path(restore.database)
+        if "recreating" in report:
+            remove_draft(live, restore.pk)
+            _read_census(restore, live)  # it could not be read before
+            is_replaced = True
+        elif "schema_version_before" in report:
+            is_replaced = _is_replaced(restore, live, int(report["schema_version_before"]))
+    except BusyError:
+        raise
+    except BackupError as exc:
+        return _Ending(
+            state=Restore.State.FAILED,
+            outcome=f"The process that ran this restore ended, and the live database cannot be read: {exc.message}",
+            hint="Look for files named .damaged-… beside it, and file a new request.",
+            code="interrupted",
         )
+    if is_replaced:
+        report.setdefault("notes", []).append("The process ended after the copy; the check was not made.")
+        return _Ending(state=Restore.State.SUCCEEDED)
+    return _Ending(
+        state=Restore.State.FAILED,
+        outcome="The process that ran this restore ended before the copy was committed; "
+        "the live database is as it was.",
+        hint="File a new request.",
+        code="interrupted",
+    )
+
+
+def _is_replaced(restore: Restore, live: Path, before: int) -> bool:
+    if schema_version(live) == before:
+        return False
+    if restore.safety_backup is None:
+        return True
+    # Others may have run VACUUM or changed the schema since: whose rows are these?
+    found = _read_census(restore, live)
+    return _distance(restore.backup, found) <= _distance(restore.safety_backup, found)
+
+
+def _read_census(restore: Restore, live: Path) -> Census:
+    wait = conf.get("BUSY_TIMEOUT_SECONDS")
+    with (
+        translated(f"reading {live.name}"),
+        scratch_folder(conf.scratch_folder(), f"heal-{restore.pk}-{uuid.uuid4().hex}") as staging,
+        open_live(live, staging=staging, busy_timeout_seconds=wait, watch=Watch()) as opened,
+    ):
+        return take_census(opened.connection, watch=Watch())
+
+
+def _distance(backup: Backup, found: Census) -> tuple[int, int]:
+    """How far a database is from a backup: tables with another number of rows, and rows too many or too few."""
+    expected = {name: int(rows) for name, rows in backup.tables.items()}
+    gaps = [abs(expected.get(name, -1) - found.tables.get(name, -1)) for name in expected.keys() | found.tables.keys()]
+    return sum(gap > 0 for gap in gaps), sum(gaps)
+
+
+def _finish(restore: Restore, ending: _Ending, *, actor: Actor) -> bool:
+    """Record how a running restore ended; False when somebody else has done so already."""
+    restore.state = Restore.State(ending.state)
+    restore.outcome, restore.hint, restore.failure_code = ending.outcome, ending.hint, ending.code
+    restore.finished_at = timezone.now()
+    is_good = ending.state == Restore.State.SUCCEEDED
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        changed = Restore.objects.filter(pk=restore.pk, state=Restore.State.RUNNING).update(
+            state=restore.state,
+            outcome=restore.outcome,
+            hint=restore.hint,
+            failure_code=restore.failure_code,
+            finished_at=restore.finished_at,
+            report=restore.report,
+            safety_backup=restore.safety_backup,
+        )
+        if changed:
+            shown = str(restore.get_state_display())
+            audit.record(
+                "restore",
+                actor=actor,
+                outcome=AuditEvent.Outcome.DONE if is_good else AuditEvent.Outcome.FAILED,
+                database_name=restore.database.name,
+                subject=restore.pk,
+                detail=f"{shown}: {ending.outcome}" if ending.outcome else shown,
+            )
+    return bool(changed)

@@ -39,6 +39,11 @@ def stage_backup(backup: Backup, folder: Path, *, watch: Watch) -> tuple[Path, C
 
 def _stage_copy(backup: Backup, copy: Copy, staged: Path, *, watch: Watch) -> Census:
     manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
+    if manifest.archive_sha256 != backup.archive_sha256:  # what an approval is bound to
+        raise VerificationError(
+            "The stored manifest is of another archive than the one in the catalogue.",
+            "It was altered or replaced. Use another backup.",
+        )
     destination = get_destination(copy.destination)
     checks = unpack(partial(destination.open, copy.name), manifest, staged, watch=watch)
     if not failures(checks):

@@ -59,7 +59,7 @@ def undo_restore(
 
 def _preview(restore: Restore) -> dict[str, Any] | None:
     """What the second person should see before deciding."""
-    if restore.safety_backup is None:
+    if restore.safety_backup is None or restore.state != Restore.State.SUCCEEDED:
         return None
     watch = Watch(deadline_seconds=conf.get("DEADLINE_SECONDS"))
     return preview_restore(restore.safety_backup, restore.database, watch=watch).document
