@@ -175,7 +175,7 @@ def test_a_live_database_is_never_opened_as_a_file_outside_the_engine():
 def test_every_verb_is_one_module_and_every_module_is_a_verb():
     from backups_app.management.commands.backup import VERBS
 
-    shared = {"__init__", "arguments", "find", "output"}
+    shared = {"__init__", "arguments", "find", "output", "restores"}
     found = {path.stem for path in (APP / "verbs").glob("*.py")} - shared
     assert found == {name.replace("-", "_") for name in VERBS}
 

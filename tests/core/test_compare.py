@@ -131,6 +131,8 @@ def test_tables_without_rows_are_no_data(tmp_path: Path):
 
 
 def test_a_cancel_ends_the_reading(tmp_path: Path):
-    build(tmp_path / "d.db", "CREATE TABLE product (x)")
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)"
+    build(tmp_path / "d.db", f"{SESSIONS} {many} INSERT INTO django_session SELECT i, '', '2999-01-01' FROM n")
+    watch = Watch(is_cancelled=lambda: True)
     with open_snapshot(tmp_path / "d.db") as connection, pytest.raises(CancelledError):
-        read_side(connection, user_table="u", name_column="n", watch=Watch(is_cancelled=lambda: True))
+        read_side(connection, user_table="auth_user", name_column="username", watch=watch)
