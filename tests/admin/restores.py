@@ -12,7 +12,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from backups_app.models import AuditEvent, Backup, Database, Restore
+from backups_app.models import AuditEvent, Backup, Restore
 from backups_app.services.audit import Actor
 from backups_app.services.restores import request_restore, run
 from tests.admin.conftest import Person
@@ -99,8 +99,3 @@ def change_prices(path: Path) -> None:
 def outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A restore of another file may run although the test holds a transaction of the site."""
     monkeypatch.setattr(run, "connections", {"default": SimpleNamespace(in_atomic_block=False)})
-
-
-def database_named(name: str) -> Database:
-    """The row of a database."""
-    return Database.objects.get(name=name)

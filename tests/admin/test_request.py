@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 from backups_app.models import AuditEvent, Backup, Database, Restore
 from backups_app.services.databases import add_database
 from tests.admin.conftest import Person, backup_row
-from tests.admin.markup import page_of
+from tests.admin.markup import Page, page_of
 from tests.admin.restores import REQUEST, VIEW, change_prices, somebody, trace
 from tests.conftest import ACTOR
 from tests.support import build, build_shop, content_of
@@ -284,6 +284,12 @@ def test_a_refusal_leaves_nothing_in_scratch(anna: Person, schema_only: Backup, 
 # The preview
 
 
+def facts_on(page: Page) -> dict[str, str]:
+    """The list of facts of a page."""
+    values = [" ".join(each.text.split()) for each in page.all("dd")]
+    return dict(zip([each.text for each in page.all("dt")], values, strict=True))
+
+
 def test_the_preview_shows_what_is_lost_and_added(anna: Person, backup: Backup, shop_file: Path):
     change_prices(shop_file)
     build(shop_file, "CREATE TABLE coupon (id); DROP INDEX sale_product;")
@@ -294,7 +300,11 @@ def test_the_preview_shows_what_is_lost_and_added(anna: Person, backup: Backup, 
     assert cells[cells.index("coupon") :][:5] == ["coupon", "0", "–", "0", "0"]
     assert [each.text for each in page.all("td", "walsafe-lost")] == ["2"]
     facts = dict(
-        zip([each.text for each in page.all("dt")], [" ".join(each.text.split()) for each in page.all("dd")], strict=True)
+        zip(
+            [each.text for each in page.all("dt")],
+            [" ".join(each.text.split()) for each in page.all("dd")],
+            strict=True,
+        )
     )
     assert facts["Only in the live database"] == "table coupon"
     assert facts["Only in the backup"] == "index sale_product"
@@ -311,7 +321,7 @@ def test_the_preview_names_administrators_and_sessions(anna: Person, backup: Bac
     restore.preview |= {"superusers": ["zoe", "<i>yan</i>"], "sessions_ending": 12345}
     restore.save()
     page = page_of(anna.get(f"/admin/backups_app/restore/{restore.pk}/change/"))
-    facts = dict(zip([each.text for each in page.all("dt")], [each.text for each in page.all("dd")], strict=True))
+    facts = facts_on(page)
     assert facts["Administrators afterwards"] == "zoe, <i>yan</i>"
     assert facts["Sessions that end"] == "12,345"
     assert not page.all("i")
