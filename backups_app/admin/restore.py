@@ -10,6 +10,7 @@ from django import forms
 from django.conf import settings
 from django.contrib import admin, messages
 from django.contrib.auth import get_user
+from django.contrib.sessions.backends.base import UpdateError
 from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.db.models import Model, QuerySet
@@ -325,7 +326,7 @@ class RestoreAdmin(EvidenceAdmin):
         if self._is_still_at_home(request):
             messages.add_message(request, level, text)
             return HttpResponseRedirect(_url("restore", restore.pk))
-        # The session's row is gone; saving this one would end in an error page.
+        # Saving this session would end in an error page, or bring back what was replaced.
         request.session = _session_store()
         context = {
             "restore": restore,
@@ -341,9 +342,12 @@ class RestoreAdmin(EvidenceAdmin):
         probe.session = _session_store(request.session.session_key)
         try:
             probe.user = get_user(probe)
-            return self.admin_site.has_permission(probe) and self.has_view_permission(probe)
-        except DatabaseError:  # the content may come from before the tables of sessions or users
+            if not (self.admin_site.has_permission(probe) and self.has_view_permission(probe)):
+                return False
+            probe.session.save()  # a cache may remember a session whose row is gone
+        except (DatabaseError, UpdateError):  # the content may come from before the tables of sessions or users
             return False
+        return True
 
 
 def in_words(restore: Restore) -> str:
