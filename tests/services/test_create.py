@@ -483,6 +483,21 @@ def test_a_table_name_that_is_not_utf8_is_survived(
     assert [*backup.census["tables"], *backup.census["uncounted"]] == ["o\udcff"]
 
 
+def test_a_database_with_json_columns_is_backed_up(
+    home: Path, db_catalog: None, tmp_path: Path, make_backup: MakeBackup
+):
+    # What Django writes for a JSONField, an index on a key of it, and a generated column.
+    script = """
+        CREATE TABLE page (id INTEGER PRIMARY KEY, data TEXT NOT NULL CHECK ((JSON_VALID("data") OR "data" IS NULL)),
+            title TEXT GENERATED ALWAYS AS (json_extract(data, '$.title')) STORED);
+        CREATE INDEX page_kind ON page (json_extract(data, '$.kind'));
+        INSERT INTO page (data) VALUES ('{"title": "one", "kind": 1}'), ('{"title": "two"}');
+    """
+    backup = make_backup(add_database("pages", build(tmp_path / "pages.sqlite3", script), actor=ACTOR))
+    assert (backup.state, backup.reason) == ("verified", "")
+    assert backup.tables == {"page": 2}
+
+
 def test_a_verified_row_always_has_a_verification(shop: Database, make_backup: MakeBackup):
     make_backup(shop)
     assert not Backup.objects.filter(state="verified").exclude(verifications__verdict="passed").exists()
