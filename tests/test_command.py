@@ -308,8 +308,6 @@ def test_eight_runs_at_once_make_eight_backups(console: Console, site: Path):
     assert console.archived() == {*names, *(name.replace(".sqlite3.zst", ".manifest.json") for name in names)}
     assert console.query("SELECT state, count(*) FROM backups_app_backup") == [("verified", 8)]
     assert console.scratch() == set()
-    stamps = [name.split("-")[1] for name in names]
-    assert len(set(stamps)) < 8, "several began in the same second"
 
 
 @contextmanager
@@ -361,9 +359,7 @@ def test_a_stop_is_exit_code_130_and_leaves_nothing(console: Console, number: si
 def test_a_kill_at_any_moment_is_healed_by_the_next_run(console: Console):
     build_ledger(console.site, filler_bytes=60 << 20)
     before = rows_of(console.site)
-    begin = time.monotonic()
     first = console.ok("create", "--all", "--json").backup()
-    whole_seconds = time.monotonic() - begin - 0.5
     kept = {first["id"]: console.archive(first).stat().st_size}
     chance = random.Random(7)
     killed: list[str] = []
@@ -380,6 +376,10 @@ def test_a_kill_at_any_moment_is_healed_by_the_next_run(console: Console):
         # This run has healed what the one before left.
         for backup_id in killed:
             assert_healed(console, backup_id)
+        ((whole_seconds,),) = console.query(
+            "SELECT min(julianday(finished_at) - julianday(created_at)) * 86400 "
+            "FROM backups_app_backup WHERE state = 'verified'"
+        )
         time.sleep(chance.uniform(0, whole_seconds))
         process.kill()
         process.communicate()

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -354,6 +355,22 @@ def test_an_unexpected_error_is_on_the_record_with_its_kind(
     assert (backup.state, backup.failure_code) == ("failed", "failed")
     assert "ZeroDivisionError: a defect" in backup.reason
     assert "An unexpected error" in caplog.text
+    assert_nothing_left(home)
+
+
+def test_an_outcome_that_cannot_be_recorded_is_a_failure_that_leaves_nothing(
+    shop: Database, make_backup: MakeBackup, home: Path
+):
+    with connections["catalog"].cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMP TRIGGER no_room BEFORE INSERT ON backups_app_verification "
+            "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    backup = make_backup(shop)
+    backup.refresh_from_db()
+    assert (backup.state, backup.verdict, backup.verified_at) == ("failed", "", None)
+    assert "no room" in backup.reason
+    assert AuditEvent.objects.get(action="create").outcome == "failed"
     assert_nothing_left(home)
 
 
