@@ -254,13 +254,16 @@ def corrupt_a_page(path: Path) -> None:
         file.write(b"\xff" * 4096)
 
 
-def test_a_damaged_source_is_never_verified(home: Path, db_catalog: None, tmp_path: Path, make_backup: MakeBackup):
+def test_a_damaged_source_is_never_verified(
+    home: Path, db_catalog: None, tmp_path: Path, make_backup: MakeBackup, archive_of
+):
     file = build_ledger(tmp_path / "ledger.sqlite3", journal_mode="delete", filler_bytes=100_000)
     database = add_database("ledger", file, actor=ACTOR)
     corrupt_a_page(file)
     backup = make_backup(database)
     assert (backup.state, backup.verdict, backup.failure_code) == ("failed", "failed", "verification_failed")
     assert backup.reason
+    assert archive_of(backup).exists(), "the copy may be the best there is"
     assert not Backup.objects.filter(state="verified").exists()
     assert names_in(home / "scratch") == set()
 
