@@ -99,7 +99,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "HOME": (lambda value: value is None or isinstance(value, str | Path), "a path"),
     "ROOTS": (_is_list_of_paths, "a list of folders"),
     "REQUIRED_TABLES": (_is_table_map, "a dict of database name to a list of table names"),
-    "FRESHNESS_HOURS": (lambda value: _is_number(value) and value > 0, "a positive number of hours"),
+    "FRESHNESS_HOURS": (lambda value: _is_number(value) and 0 < value < 1e6, "a number of hours above 0"),
     "BUSY_TIMEOUT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
     "DEADLINE_SECONDS": (lambda value: value is None or (_is_number(value) and value > 0), "seconds, or None"),
     "RESTORE_WAIT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),

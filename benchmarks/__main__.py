@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from . import sample
 from .contenders import ARCHIVE_NAME, CONTENDERS, create_with_proof
-from .measure import Measurement, measure
+from .measure import Measurement, OtherWork, measure
 from .report import Results, print_report, split_page, tables, versions, write_report
 
 
@@ -25,12 +25,16 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     if arguments.write is not None:
         split_page(arguments.write)  # a page that cannot be written is refused before the long work
-    results = [_rounds(_database(work, each), count=arguments.rounds, work=work) for each in arguments.megabytes]
+    databases = [_database(work, each) for each in arguments.megabytes]
+    others = OtherWork()
+    results = [_rounds(each, count=arguments.rounds, work=work) for each in databases]
+    share = others.share()
     facts = [
         f"Made by `{shlex.join(['python', '-m', 'benchmarks', *sys.argv[1:]])}`",
         versions(),
-        f"{arguments.rounds} rounds, every contender once a round in random order; source in the page cache; "
+        f"rounds: {arguments.rounds}, every contender once a round in random order; source in the page cache; "
         "file and folder synced",
+        "what else ran took " + ("an unknown share" if share is None else f"{share:.0%}") + " of the CPUs meanwhile",
     ]
     found = tables(results)
     print_report(found, facts=facts)

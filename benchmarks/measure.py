@@ -19,6 +19,7 @@ from .contenders import CONTENDERS, Contender
 
 _ROOT = Path(__file__).resolve().parent.parent
 _STATUS = Path("/proc/self/status")
+_STAT = Path("/proc/stat")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -56,6 +57,37 @@ def run_here(contender: Contender, source: Path, folder: Path) -> Measurement:
     peak_bytes = _resident_bytes("VmHWM")
     output_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return Measurement(seconds=seconds, output_bytes=output_bytes, memory_bytes=peak_bytes - idle_bytes)
+
+
+class OtherWork:
+    """How busy others kept the CPUs since this was made: on a shared machine, figures need it."""
+
+    def __init__(self) -> None:
+        self._started, self._total, self._ours = time.monotonic(), _busy_seconds(), _our_seconds()
+
+    def share(self) -> float | None:
+        """Their share of all CPU time, 0 to 1, the kernel's own disk writing included."""
+        total = _busy_seconds()
+        if self._total is None or total is None:
+            return None
+        available = (time.monotonic() - self._started) * (os.cpu_count() or 1)
+        return max(0.0, total - self._total - (_our_seconds() - self._ours)) / available
+
+
+def _busy_seconds() -> float | None:
+    """CPU seconds that this machine has worked: proc(5), ``/proc/stat``; ``None`` where there is none."""
+    if not _STAT.exists():
+        return None
+    user, nice, system, _idle, _waiting, irq, softirq = _STAT.read_text().split("\n", 1)[0].split()[1:8]
+    return sum(map(int, (user, nice, system, irq, softirq))) / os.sysconf("SC_CLK_TCK")
+
+
+def _our_seconds() -> float:
+    # Tools that a contender starts are counted as soon as it has waited for them.
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )
 
 
 def _warm(path: Path) -> None:

@@ -70,7 +70,7 @@ def archive_of(home: Path) -> Callable[[Backup], Path]:
 
 
 @pytest.fixture
-def run(home: Path, db_catalog: None, capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+def run(home: Path, db_catalog: None) -> Callable[..., Finished]:
     """A function that runs a verb inside this process, on the catalogue of the test."""
 
     def run(*arguments: object) -> Finished:

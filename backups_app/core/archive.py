@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from .background import Background
 from .errors import UnreachableError, VerificationError, translated
 from .files import create_private_file
 from .progress import Watch
@@ -185,27 +186,33 @@ def write_archive(
     plain, content, stored = hashlib.sha256(), ContentDigest(), hashlib.sha256()
     content_bytes = snapshot.stat().st_size
 
-    def hashed(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    def hash_plain(piece: bytes) -> None:
+        plain.update(piece)
+        content.update(piece)
+
+    def hashed(pieces: Iterator[bytes], hashing: Background) -> Iterator[bytes]:
         for piece in pieces:
-            plain.update(piece)
-            content.update(piece)
+            hashing.submit(hash_plain, piece)
             yield piece
 
     with translated(f"writing the archive {destination.name}"):
         descriptor = create_private_file(destination)
         try:
             with open(descriptor, "wb", buffering=0) as target, open(snapshot, "rb", buffering=0) as source:
-                pieces = hashed(read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch))
-                archive_bytes = unsynced_bytes = 0
-                for piece in compress(pieces, level=level, workers=workers, size_bytes=content_bytes):
+                archive_bytes = 0
+                synced = SyncedWriter(target)
+
+                def keep(piece: bytes) -> None:
                     stored.update(piece)
-                    write_all(target, piece)
-                    archive_bytes += len(piece)
-                    unsynced_bytes += len(piece)
-                    if unsynced_bytes >= _SYNC_EVERY_BYTES:
-                        os.fdatasync(target.fileno())
-                        unsynced_bytes = 0
-                os.fsync(target.fileno())
+                    synced.write(piece)
+
+                with Background() as hashing, Background() as writing:
+                    pieces = read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch)
+                    pieces = hashed(pieces, hashing)
+                    for piece in compress(pieces, level=level, workers=workers, size_bytes=content_bytes):
+                        writing.submit(keep, piece)
+                        archive_bytes += len(piece)
+                synced.finish()
         except BaseException:
             destination.unlink(missing_ok=True)
             raise
@@ -225,6 +232,29 @@ def write_all(target: BinaryIO, piece: bytes) -> None:
     while view:
         written = target.write(view)
         view = view[written or 0 :]
+
+
+class SyncedWriter:
+    """Writes to an unbuffered file and syncs it as it grows.
+
+    One sync of the whole file at the end would stall every other writer of the disk meanwhile.
+    """
+
+    def __init__(self, target: BinaryIO) -> None:
+        self._target = target
+        self._unsynced_bytes = 0
+
+    def write(self, piece: bytes) -> None:
+        """Write all of ``piece``."""
+        write_all(self._target, piece)
+        self._unsynced_bytes += len(piece)
+        if self._unsynced_bytes >= _SYNC_EVERY_BYTES:
+            os.fdatasync(self._target.fileno())
+            self._unsynced_bytes = 0
+
+    def finish(self) -> None:
+        """Make everything written durable."""
+        os.fsync(self._target.fileno())
 
 
 def read_archive(
@@ -249,31 +279,32 @@ def read_archive(
     archive_bytes = content_bytes = 0
     damage: VerificationError | None = None
 
-    def hashed() -> Iterator[bytes]:
+    def hashed(hashing: Background) -> Iterator[bytes]:
         nonlocal archive_bytes
         for piece in read_chunks(stored, phase=phase, total_bytes=total_bytes, watch=watch):
             archive_bytes += len(piece)
-            outer.update(piece)
+            hashing.submit(outer.update, piece)
             yield piece
 
-    pieces = hashed()
-    contents = decompress(pieces, limit_bytes=limit_bytes)
-    while True:
-        try:
-            content = next(contents, None)
-        except UnreachableError:
-            raise  # the store's failure says nothing about the archive
-        except VerificationError as exc:
-            damage = exc
-            break
-        if content is None:
-            break
-        inner.update(content)
-        content_bytes += len(content)
-        if keep is not None:
-            keep(content)
-    for _ in pieces:  # after damage: the digest of the stored bytes is evidence too
-        pass
+    with Background() as hashing:
+        pieces = hashed(hashing)
+        contents = decompress(pieces, limit_bytes=limit_bytes)
+        while True:
+            try:
+                content = next(contents, None)
+            except UnreachableError:
+                raise  # the store's failure says nothing about the archive
+            except VerificationError as exc:
+                damage = exc
+                break
+            if content is None:
+                break
+            hashing.submit(inner.update, content)
+            content_bytes += len(content)
+            if keep is not None:
+                keep(content)
+        for _ in pieces:  # after damage: the digest of the stored bytes is evidence too
+            pass
     return ReadArchive(
         archive_bytes=archive_bytes,
         archive_sha256=outer.hexdigest(),
@@ -295,15 +326,19 @@ def unpack_archive(
         UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError.
     """
     with translated("unpacking the archive"), open(create_private_file(target), "wb", buffering=0) as file:
+        synced = SyncedWriter(file)
 
-        def keep(content: bytes) -> None:
+        def write(content: bytes) -> None:
             # Translated here, so that a full disk is not taken for a store that does not answer.
             with translated("unpacking the archive"):
-                write_all(file, content)
+                synced.write(content)
 
-        with open_stored() as stored:
+        def keep(content: bytes) -> None:
+            writing.submit(write, content)
+
+        with open_stored() as stored, Background() as writing:
             read = read_archive(
                 stored, limit_bytes=limit_bytes, total_bytes=total_bytes, watch=watch, phase="unpack", keep=keep
             )
-        os.fsync(file.fileno())
+        synced.finish()
     return read

@@ -11,11 +11,14 @@ import hashlib
 import json
 import re
 import sqlite3
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from .errors import VerificationError
+from .errors import VerificationError, primary_code
 from .progress import Watch
+
+Fact = TypeVar("Fact")
 
 # Stored virtual tables whose rows can be counted without running foreign code.
 _COUNTABLE_MODULES = frozenset({"fts3", "fts4", "fts5", "rtree", "rtree_i32", "geopoly"})
@@ -31,6 +34,8 @@ class Census:
     uncounted: tuple[str, ...] = ()
     """Virtual tables whose module is not available here (their stored rows are in ``tables``), and
     tables whose name is not UTF-8, which Python cannot ask for."""
+    unreadable: tuple[str, ...] = ()
+    """Tables whose rows cannot be counted because their pages are damaged."""
     schema_sha256: str
     page_size: int
     page_count: int
@@ -57,6 +62,7 @@ class Census:
         """The census as JSON types, for the manifest and the catalogue."""
         facts = asdict(self)
         facts["uncounted"] = list(self.uncounted)
+        facts["unreadable"] = list(self.unreadable)
         facts["migrations"] = [list(each) for each in self.migrations]
         return facts
 
@@ -71,6 +77,7 @@ class Census:
             return cls(
                 tables={str(name): int(rows) for name, rows in facts["tables"].items()},
                 uncounted=tuple(str(name) for name in facts["uncounted"]),
+                unreadable=tuple(str(name) for name in facts["unreadable"]),
                 schema_sha256=str(facts["schema_sha256"]),
                 page_size=int(facts["page_size"]),
                 page_count=int(facts["page_count"]),
@@ -118,8 +125,10 @@ def take_census(connection: sqlite3.Connection, *, watch: Watch) -> Census:
 
     The caller holds the transaction open, or reads a file that nobody writes.
 
+    A table whose pages are damaged is named in ``unreadable``, and fails every check of the census.
+
     Raises:
-        sqlite3.Error: a table cannot be read.
+        sqlite3.Error: the schema cannot be read, or the file is locked.
         CancelledError, DeadlineError: from ``watch``.
     """
     with watch.over(connection):
@@ -130,10 +139,18 @@ def take_census(connection: sqlite3.Connection, *, watch: Watch) -> Census:
         ).fetchall()
         tables: dict[str, int] = {}
         uncounted: list[str] = []
+        unreadable: list[str] = []
         for kind, name, _, sql in schema:
             if kind != "table" or name.lower().startswith("sqlite_"):
                 continue
-            rows = _count_rows(connection, name, sql or "")
+            try:
+                rows = _count_rows(connection, name, sql or "")
+            except sqlite3.DatabaseError as exc:
+                # A damaged table must not keep the others from being copied as evidence.
+                if primary_code(exc) != sqlite3.SQLITE_CORRUPT:
+                    raise
+                unreadable.append(name)
+                continue
             if rows is None:
                 uncounted.append(name)
             else:
@@ -141,6 +158,7 @@ def take_census(connection: sqlite3.Connection, *, watch: Watch) -> Census:
         return Census(
             tables=tables,
             uncounted=tuple(sorted(uncounted)),
+            unreadable=tuple(sorted(unreadable)),
             schema_sha256=_schema_digest(schema),
             page_size=_pragma_int(connection, "page_size"),
             page_count=_pragma_int(connection, "page_count"),
@@ -148,9 +166,19 @@ def take_census(connection: sqlite3.Connection, *, watch: Watch) -> Census:
             user_version=_pragma_int(connection, "user_version"),
             application_id=_pragma_int(connection, "application_id"),
             auto_vacuum=_pragma_int(connection, "auto_vacuum"),
-            migrations=_migrations(connection, tables),
-            superusers=_superusers(connection, tables),
+            migrations=_unless_damaged(lambda: _migrations(connection, tables), damaged=()),
+            superusers=_unless_damaged(lambda: _superusers(connection, tables), damaged=None),
         )
+
+
+def _unless_damaged(read: Callable[[], Fact], *, damaged: Fact) -> Fact:
+    """What ``read`` gives, or ``damaged`` when the pages it needs are: the structure check names them."""
+    try:
+        return read()
+    except sqlite3.DatabaseError as exc:
+        if primary_code(exc) != sqlite3.SQLITE_CORRUPT:
+            raise
+        return damaged
 
 
 def _pragma(connection: sqlite3.Connection, name: str) -> object:

@@ -8,7 +8,8 @@ Rules kept here, each bought with lost data somewhere:
   ``-shm`` files behind.
 * A snapshot keeps the WAL flag of its source, so it is read with ``immutable=1``: a read-write
   opening would put sidecar files beside it.
-* The schema of any file may be hostile: ``trusted_schema=OFF``, ``cell_size_check=ON``.
+* The schema of any file may be hostile: ``cell_size_check=ON``, and ``trusted_schema=OFF`` where
+  that does not make every table with a JSONField unreadable (:func:`has_innocuous_json`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -45,6 +47,7 @@ SIDECAR_SUFFIXES = ("-wal", "-shm", "-journal")
 
 _WITH_CONTENT = ("-wal", "-journal")
 _LOCK_POLL_SECONDS = 0.1
+_INNOCUOUS = 0x200000  # SQLITE_INNOCUOUS (https://sqlite.org/c3ref/c_deterministic.html)
 
 # Versions with the WAL-reset corruption bug: 3.7.0 to 3.51.2, but for two patched branches
 # (https://sqlite.org/wal.html, "The WAL-Reset Bug").
@@ -58,6 +61,19 @@ def has_wal_reset_bug(version: tuple[int, int, int] = sqlite3.sqlite_version_inf
         return False
     patched_from = _WAL_RESET_PATCHED_BRANCHES.get(version[:2])
     return patched_from is None or version[2] < patched_from
+
+
+@cache
+def has_innocuous_json() -> bool:
+    """Whether an untrusted schema may call the JSON functions, as the CHECK of a JSONField does.
+
+    SQLite 3.40 and older say "malformed database schema" instead. A trusted schema is harmless
+    here all the same: our connections define no functions and load no extensions, and what is
+    dangerous in SQLite itself (``load_extension``, ``fts3_tokenizer``) no schema may ever call.
+    """
+    with closing(sqlite3.connect(":memory:")) as connection:
+        found = connection.execute("SELECT flags FROM pragma_function_list WHERE name = 'json_valid'").fetchall()
+    return all(flags & _INNOCUOUS for (flags,) in found)
 
 
 def sidecar(path: Path, suffix: str) -> Path:
@@ -130,7 +146,8 @@ def _connect(path: Path, parameters: str) -> sqlite3.Connection:
     )
     # Text is compared and counted, never interpreted: a row with broken UTF-8 is still a row.
     connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
-    connection.execute("PRAGMA trusted_schema=OFF")
+    if has_innocuous_json():
+        connection.execute("PRAGMA trusted_schema=OFF")
     connection.execute("PRAGMA cell_size_check=ON")
     return connection
 

@@ -134,15 +134,10 @@ def _check_empty_file(expected: Census | None, required_tables: tuple[str, ...])
 def _check_census(found: Census, expected: Census | None, required_tables: tuple[str, ...]) -> list[Check]:
     summary = f"{found.rows:,} rows in {len(found.tables):,} tables"
     differences = expected.differences(found) if expected else []
-    checks = [
-        Check(
-            name="census",
-            ok=not differences,
-            evidence=_listed(differences) if differences else f"{summary}, as counted in the source",
-        )
-        if expected
-        else Check(name="census", ok=True, evidence=summary)
-    ]
+    differences += [f"table {name}: its pages are damaged" for name in found.unreadable]
+    origin = ", as counted in the source" if expected else ""
+    evidence = _listed(differences) if differences else summary + origin
+    checks = [Check(name="census", ok=not differences, evidence=evidence)]
     if required_tables:
         empty = found.empty_tables(required_tables)
         checks.append(

@@ -7,6 +7,7 @@ It ends when stdin closes, so it never outlives its parent.
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import sqlite3
@@ -72,7 +73,10 @@ def main() -> None:
     rng = random.Random()  # noqa: S311 - sample data
     with closing(sqlite3.connect(sys.argv[1], timeout=10)) as connection:
         fill(connection)
-        print("ready", flush=True)
+        try:
+            os.write(sys.stdout.fileno(), b"ready\n")
+        except BrokenPipeError:  # the demo ended meanwhile
+            return
         if not sys.stdin.readline():
             return
         while not select.select([sys.stdin], [], [], 1.0)[0]:

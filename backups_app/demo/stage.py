@@ -67,8 +67,10 @@ def require_site_below(home: Path) -> None:
     Raises:
         RefusedError: nothing was touched.
     """
-    site = Path(str(connections["default"].settings_dict["NAME"])).absolute()
-    if home not in site.parents:
+    files = [
+        Path(str(connections[alias].settings_dict["NAME"])).absolute() for alias in ("default", conf.CATALOG_ALIAS)
+    ]
+    if any(home not in file.parents for file in files):
         raise RefusedError(
             "The demo would write to a database outside its own folder.",
             "Run it in a checkout of the project: `make demo`.",
@@ -104,7 +106,7 @@ def fresh_home(home: Path) -> Iterator[None]:
             # The folder of the secret key stays: this process has read it already.
             if each.name in (MARKER, "state", "secret_key"):
                 continue
-            if each.is_dir():
+            if each.is_dir() and not each.is_symlink():
                 shutil.rmtree(each)
             else:
                 each.unlink()
@@ -124,6 +126,7 @@ def live_site(path: Path) -> Iterator[subprocess.Popen[str]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # Ctrl-C is for us: we end it
     )
     try:
         if writer.stdout is None or writer.stdout.readline().strip() != "ready":

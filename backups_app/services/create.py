@@ -135,19 +135,20 @@ def _create_and_prove(backup: Backup, folder: Path, *, actor: Actor, watch: Watc
     started_at = timezone.now()
     try:
         stored_checks = _store_and_prove(destination, backup.archive_name, created, content, folder, watch=watch)
+        _record_outcome(
+            backup,
+            copy,
+            created=created,
+            manifest_sha256=manifests.digest(content),
+            checks=created.checks + stored_checks,
+            started_at=started_at,
+            actor=actor,
+        )
     except BaseException:
         _remove(destination, backup.archive_name)
         copy.delete()
+        backup.refresh_from_db()  # a half-recorded outcome must not show on the failed row
         raise
-    _record_outcome(
-        backup,
-        copy,
-        created=created,
-        manifest_sha256=manifests.digest(content),
-        checks=created.checks + stored_checks,
-        started_at=started_at,
-        actor=actor,
-    )
 
 
 def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) -> Manifest:

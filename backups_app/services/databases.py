@@ -177,14 +177,22 @@ def _require_free(name: str, path: Path) -> None:
     if Database.objects.filter(name=name).exists():
         raise RefusedError(f"The name {name!r} is taken.", "Choose another name.")
     catalog = str(connections[conf.CATALOG_ALIAS].settings_dict["NAME"])
-    if path == Path(catalog).resolve():
+    if _is_same_file(path, Path(catalog)):
         raise RefusedError(
             "The catalogue cannot be under care: a restore would roll its records back.",
             "It can be rebuilt from the manifests beside the archives.",
         )
     for other in databases_under_care():
-        if Path(other.path).resolve() == path:
+        if _is_same_file(path, Path(other.path)):
             raise RefusedError(f"{path} is under care already, as {other.name!r}.", "Use that name.")
+
+
+def _is_same_file(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file, by links of either kind."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
 
 
 def change_policy(database: Database, *, required_tables: list[str], freshness_hours: int | None, actor: Actor) -> None:

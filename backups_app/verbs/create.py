@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from django.db import DatabaseError
 from django.utils import timezone
 
 from ..core.errors import EXIT_CODES, BackupError, CancelledError, InputError, combined_exit_code
@@ -39,15 +40,19 @@ def run(options: dict[str, Any], output: Output) -> int:
             if is_cancelled():
                 codes.append(CancelledError.exit_code)
                 break
-            with progress_bar(database.name) as on_progress:
-                backup = create_backup(
-                    database,
-                    actor=Actor.system(),
-                    trigger=Backup.Trigger.COMMAND,
-                    note=options["note"],
-                    on_progress=on_progress,
-                    is_cancelled=is_cancelled,
-                )
+            try:
+                with progress_bar(database.name) as on_progress:
+                    backup = create_backup(
+                        database,
+                        actor=Actor.system(),
+                        trigger=Backup.Trigger.COMMAND,
+                        note=options["note"],
+                        on_progress=on_progress,
+                        is_cancelled=is_cancelled,
+                    )
+            except DatabaseError as exc:  # the catalogue: perhaps it can be written for the next one
+                codes.append(output.error(BackupError(f"The outcome was not recorded: {exc}."), about=database.name))
+                continue
             backups.append(backup)
             codes.append(_report(backup, output))
     output.table(

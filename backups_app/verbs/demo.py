@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 from .. import conf
-from ..core.errors import RefusedError, VerificationError
+from ..core.errors import CancelledError, RefusedError, VerificationError
 from ..demo import stage
 from ..demo.stage import Judged, Report
 from ..documents import backup_document
@@ -27,7 +29,14 @@ _FLAG = "BACKUPS_DEMO"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--no-serve", action="store_true", help="exit after the report")
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="first port to try (default: 8000)")
+    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="first port to try (default: 8000)")
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isdecimal() else 0
+    if not 1 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a number from 1 to 65535")
+    return port
 
 
 def run(options: dict[str, Any], output: Output) -> int:
@@ -36,16 +45,36 @@ def run(options: dict[str, Any], output: Output) -> int:
     stage.require_site_below(home)
     if not (home / stage.MARKER).exists():
         _start_again_in(home / "demo")
-    site = home / "site.sqlite3"
-    with stage.fresh_home(home), stage.live_site(site) as writer:
-        password = stage.add_administrator()
-        report = stage.compare(site, home)
-        _print(report, output)
-        if not report.is_convincing:
-            raise VerificationError("The demonstration did not show what it should.", report.backup.reason)
-        if not options["no_serve"]:
-            _serve(writer, password, stage.free_port(options["port"]), wanted=options["port"], output=output)
-    return 0
+    port = None if options["no_serve"] else stage.free_port(options["port"])
+    site, code = home / "site.sqlite3", 0
+    try:
+        with _signals_interrupt(), stage.fresh_home(home), stage.live_site(site) as writer:
+            password = stage.add_administrator()
+            report = stage.compare(site, home)
+            if not report.is_convincing:
+                failure = VerificationError("The demonstration did not show what it should.", report.backup.reason)
+                code = output.error(failure)
+            _print(report, output)
+            if port is not None and code == 0:
+                _serve(writer, password, port, wanted=options["port"], output=output)
+    except KeyboardInterrupt as exc:
+        raise CancelledError("The demonstration was stopped.", "Run it again: it starts afresh.") from exc
+    return code
+
+
+@contextmanager
+def _signals_interrupt() -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt, also when a shell started us with SIGINT ignored."""
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _start_again_in(demo_home: Path) -> NoReturn:
@@ -93,23 +122,17 @@ def _serve(writer: subprocess.Popen[str], password: str, port: int, *, wanted: i
 
     if port != wanted:
         output.note(f"Port {wanted} is taken; using {port}.")
+    sys.stdout.flush()  # the report comes first, also in a pipe
     server = create_server(get_wsgi_application(), host="127.0.0.1", port=port, threads=4)
-    output.note("")
-    output.note(f"The admin is at http://127.0.0.1:{port}/admin/")
-    output.note(f"User: {stage.USER}   Password: {password}")
-    output.note("The sample shop gets an order a second. Stop with Ctrl-C.")
-    if writer.stdin is not None:
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also when a shell started us with SIGINT ignored
-        signal.signal(number, _stop)
     try:
-        server.run()
-    except KeyboardInterrupt:
+        output.note("")
+        output.note(f"The admin is at http://127.0.0.1:{port}/admin/")
+        output.note(f"User: {stage.USER}   Password: {password}")
+        output.note("The sample shop gets an order a second. Stop with Ctrl-C.")
+        if writer.stdin is not None:
+            writer.stdin.write("go\n")
+            writer.stdin.flush()
+        server.run()  # returns after a KeyboardInterrupt
         output.note("Stopped.")
     finally:
         server.close()
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -49,8 +49,8 @@ class Output:
             self._write(self._stdout, text)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
-        """Print a table for people; nothing with ``--json``. Columns named with ``#`` align right."""
-        if self.is_json:
+        """Print a table for people; nothing with ``--json`` or without rows. Columns named with ``#`` align right."""
+        if self.is_json or not rows:
             return
         table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left")
         for column in columns:

@@ -102,6 +102,7 @@ def test_asking_to_verify_shows_what_will_happen_and_changes_nothing(person: Mak
     response = operator.get(verify_page(backup), {"level": "full"})
     assert response.status_code == 200
     page = page_of(response)
+    assert page.messages == []
     levels = [each.attributes for each in page.all("input") if each.attributes.get("name") == "level"]
     assert [(each["value"], "checked" in each) for each in levels] == [("full", True), ("quick", False)]
     (form,) = page.all("form", "walsafe-confirm")

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -253,13 +254,16 @@ def corrupt_a_page(path: Path) -> None:
         file.write(b"\xff" * 4096)
 
 
-def test_a_damaged_source_is_never_verified(home: Path, db_catalog: None, tmp_path: Path, make_backup: MakeBackup):
+def test_a_damaged_source_is_never_verified(
+    home: Path, db_catalog: None, tmp_path: Path, make_backup: MakeBackup, archive_of
+):
     file = build_ledger(tmp_path / "ledger.sqlite3", journal_mode="delete", filler_bytes=100_000)
     database = add_database("ledger", file, actor=ACTOR)
     corrupt_a_page(file)
     backup = make_backup(database)
     assert (backup.state, backup.verdict, backup.failure_code) == ("failed", "failed", "verification_failed")
     assert backup.reason
+    assert archive_of(backup).exists(), "the copy may be the best there is"
     assert not Backup.objects.filter(state="verified").exists()
     assert names_in(home / "scratch") == set()
 
@@ -354,6 +358,22 @@ def test_an_unexpected_error_is_on_the_record_with_its_kind(
     assert (backup.state, backup.failure_code) == ("failed", "failed")
     assert "ZeroDivisionError: a defect" in backup.reason
     assert "An unexpected error" in caplog.text
+    assert_nothing_left(home)
+
+
+def test_an_outcome_that_cannot_be_recorded_is_a_failure_that_leaves_nothing(
+    shop: Database, make_backup: MakeBackup, home: Path
+):
+    with connections["catalog"].cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMP TRIGGER no_room BEFORE INSERT ON backups_app_verification "
+            "BEGIN SELECT RAISE(ABORT, 'no room'); END"
+        )
+    backup = make_backup(shop)
+    backup.refresh_from_db()
+    assert (backup.state, backup.verdict, backup.verified_at) == ("failed", "", None)
+    assert "no room" in backup.reason
+    assert AuditEvent.objects.get(action="create").outcome == "failed"
     assert_nothing_left(home)
 
 
@@ -481,6 +501,21 @@ def test_a_table_name_that_is_not_utf8_is_survived(
     assert backup.state == "verified"
     assert backup.census is not None
     assert [*backup.census["tables"], *backup.census["uncounted"]] == ["o\udcff"]
+
+
+def test_a_database_with_json_columns_is_backed_up(
+    home: Path, db_catalog: None, tmp_path: Path, make_backup: MakeBackup
+):
+    # What Django writes for a JSONField, an index on a key of it, and a generated column.
+    script = """
+        CREATE TABLE page (id INTEGER PRIMARY KEY, data TEXT NOT NULL CHECK ((JSON_VALID("data") OR "data" IS NULL)),
+            title TEXT GENERATED ALWAYS AS (json_extract(data, '$.title')) STORED);
+        CREATE INDEX page_kind ON page (json_extract(data, '$.kind'));
+        INSERT INTO page (data) VALUES ('{"title": "one", "kind": 1}'), ('{"title": "two"}');
+    """
+    backup = make_backup(add_database("pages", build(tmp_path / "pages.sqlite3", script), actor=ACTOR))
+    assert (backup.state, backup.reason) == ("verified", "")
+    assert backup.tables == {"page": 2}
 
 
 def test_a_verified_row_always_has_a_verification(shop: Database, make_backup: MakeBackup):

@@ -143,3 +143,25 @@ def test_each_dead_backup_is_healed(shop: Database, home: Path, count: int):
     assert {each.pk for each in heal_interrupted()} == {each.pk for each in backups}
     assert not Backup.objects.filter(state="running").exists()
     assert names_in(home / "scratch") == set()
+
+
+def test_files_that_cannot_be_removed_keep_the_row_and_stop_nobody(
+    shop: Database, home: Path, make_backup: Callable[..., Backup], caplog: pytest.LogCaptureFixture
+):
+    dead = running(shop)
+    (home / "archives" / dead.archive_name / "in the way").mkdir(parents=True)
+    assert heal_interrupted() == []
+    assert "could not be cleaned up" in caplog.text
+    assert Backup.objects.get(pk=dead.pk).state == "running", "it is looked at again next time"
+    assert make_backup(shop).state == "verified"
+    (home / "archives" / dead.archive_name / "in the way").rmdir()
+    (home / "archives" / dead.archive_name).rmdir()
+    assert [each.pk for each in heal_interrupted()] == [dead.pk]
+
+
+def test_scratch_that_cannot_be_swept_stops_nobody(
+    shop: Database, home: Path, make_backup: Callable[..., Backup], caplog: pytest.LogCaptureFixture
+):
+    (home / "scratch" / "odd.lock").mkdir(parents=True)
+    assert make_backup(shop).state == "verified"
+    assert "could not be removed" in caplog.text

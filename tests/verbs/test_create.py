@@ -83,6 +83,20 @@ def test_a_required_table_without_rows_is_exit_code_3(run: Run, shop: Database, 
     assert backup["copies"][0]["state"] == "failed"
 
 
+def test_a_damaged_source_is_exit_code_3_and_its_copy_is_kept(run: Run, tmp_path: Path, home: Path):
+    file = build_shop(tmp_path / "old.sqlite3", journal_mode="delete")
+    with connected(file) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_schema SET sql = replace(sql, '(product)', '(note)') WHERE type = 'index'")
+    add_database("old", file, actor=ACTOR)
+    finished = run("create", "old", "--json")
+    assert finished.code == 3
+    backup = finished.backup()
+    assert (backup["state"], backup["copies"][0]["state"]) == ("failed", "failed")
+    assert "integrity_check" in backup["reason"]
+    assert (home / "archives" / backup["copies"][0]["name"]).exists()
+
+
 def test_a_locked_database_is_exit_code_4(run: Run, settings: Settings, tmp_path: Path):
     settings.BACKUPS = {**settings.BACKUPS, "BUSY_TIMEOUT_SECONDS": 0.2}
     file = build_shop(tmp_path / "old.sqlite3", journal_mode="delete")
