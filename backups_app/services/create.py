@@ -53,7 +53,8 @@ def create_backup(
     watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
     with ExitStack() as stack:
         try:
-            stack.enter_context(database_lock(database, alone=False))
+            with translated("taking the lock of the database"):
+                stack.enter_context(database_lock(database, alone=False))
         except BackupError as exc:
             backup = _new_row(database, actor=actor, trigger=trigger, note=note)
             _record_failure(backup, exc, actor=actor)
