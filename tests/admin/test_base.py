@@ -12,7 +12,7 @@ from django.db import connections
 from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
 from tests.admin.conftest import Person
 from tests.admin.markup import page_of
-from tests.support import bytes_in
+from tests.support import PROJECT, bytes_in
 
 MODELS = ("database", "backup", "verification", "auditevent")
 MakePerson = Callable[..., Person]
@@ -203,10 +203,13 @@ def drop_catalog() -> None:
             cursor.execute(f"DROP TABLE backups_app_{table}")
 
 
+LAST_MIGRATION = max(path.stem for path in (PROJECT / "backups_app" / "migrations").glob("0*.py"))
+
+
 def make_catalog_older() -> None:
     """Forget the last migration, inside the transaction of the test."""
     with connections["catalog"].cursor() as cursor:
-        cursor.execute("DELETE FROM django_migrations WHERE app = 'backups_app' AND name LIKE '0002%'")
+        cursor.execute("DELETE FROM django_migrations WHERE app = 'backups_app' AND name = %s", [LAST_MIGRATION])
 
 
 @pytest.mark.usefixtures("unready")
@@ -258,7 +261,7 @@ def test_the_pages_work_again_once_the_catalogue_fits(superuser: Person, ids: di
     assert superuser.get("/admin/backups_app/backup/").status_code == 503
     with connections["catalog"].cursor() as cursor:
         cursor.execute(
-            "INSERT INTO django_migrations (app, name, applied) "
-            "VALUES ('backups_app', '0002_audit_events_are_append_only', '2026-01-01')"
+            "INSERT INTO django_migrations (app, name, applied) VALUES ('backups_app', %s, '2026-01-01')",
+            [LAST_MIGRATION],
         )
     assert superuser.get("/admin/backups_app/backup/").status_code == 200
