@@ -359,6 +359,7 @@ def test_hostile_names_are_inert_in_the_preview(
         assert page_of(anna.get(page_address)).inline_code == []
     isolated = [each.text for each in page_of(anna.get(address.replace("change", "reject"))).all("bdi")]
     assert isolated.count(text) >= 2, "a name that turns the text around turns only itself"
+    assert f"table {text}" in [each.text for each in page_of(anna.get(address)).all("bdi")]
 
 
 def test_half_characters_do_not_break_the_preview(

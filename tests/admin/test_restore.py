@@ -304,6 +304,19 @@ def test_an_approval_that_was_kept_from_running_can_be_run_later(
     assert prices(shop_file) == ["apple", "pear", "plum"]
 
 
+def test_another_approver_may_run_what_was_approved_and_is_named_as_the_one_who_ran_it(
+    asked: Restore, ben: Person, shop_file: Path, outside: None
+):
+    with database_lock(asked.database, alone=False):
+        ben.post(decision_page(asked, "approve"), RIGHT)
+    zoe = somebody("zoe", *APPROVE)
+    page = page_of(zoe.post(decision_page(asked, "approve"), RIGHT, follow=True))
+    assert page.messages[-1][0] == "success"
+    assert "approved by ben" in page.text
+    assert AuditEvent.objects.get(action="restore", outcome="done").actor_name == "zoe"
+    assert prices(shop_file) == ["apple", "pear", "plum"]
+
+
 def test_a_restore_that_fails_says_why_and_changes_nothing(
     ben: Person, asked: Restore, shop_file: Path, archive_of: Callable[[Backup], Path], outside: None
 ):
