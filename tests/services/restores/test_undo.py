@@ -1,0 +1,170 @@
+"""The way back: at once for the two people of a restore, by a request for everybody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from backups_app.core.errors import BusyError, RefusedError
+from backups_app.models import AuditEvent, Backup, Database, Restore
+from backups_app.services.audit import Actor
+from backups_app.services.locks import database_lock
+from backups_app.services.restores import approve_restore, request_restore, run_restore, undo_restore
+from tests.services.restores.conftest import ANNA, BEN, CARL
+from tests.support import connected, content_through
+
+
+def live(path: Path) -> dict[str, object]:
+    with connected(path) as connection:
+        return content_through(connection)
+
+
+@pytest.fixture
+def before(approved: Restore, shop_file: Path) -> dict[str, object]:
+    """What the live database held before the restore. Ask for it before ``done``."""
+    return live(shop_file)
+
+
+@pytest.mark.parametrize(("actor", "other"), [(ANNA, "ben"), (BEN, "anna")])
+def test_either_person_undoes_at_once(before, done: Restore, shop_file: Path, actor: Actor, other: str):
+    restored = live(shop_file)
+    undo = undo_restore(done, actor=actor)
+    undo.refresh_from_db()
+    assert (undo.state, undo.undo_of_id, undo.backup_id) == ("succeeded", done.pk, done.safety_backup_id)
+    assert (undo.requested_by_name, undo.approved_by_name, undo.is_self_approved) == (actor.name, other, False)
+    assert live(shop_file) == before != restored
+    event = AuditEvent.objects.filter(action="approve-restore").latest("id")
+    assert (event.actor_name, event.subject) == (actor.name, undo.pk)
+    assert done.pk in event.detail
+
+
+def test_what_was_written_since_is_in_the_safety_backup_of_the_undo(done: Restore, shop_file: Path):
+    with connected(shop_file) as connection:
+        connection.execute("INSERT INTO product (name) VALUES ('since')")
+    undo = undo_restore(done, actor=ANNA)
+    assert undo.safety_backup.tables == {"product": 4, "sale": 4}
+    assert undo.safety_backup.is_held
+
+
+def test_an_undo_can_be_undone(before, done: Restore, shop_file: Path):
+    restored = live(shop_file)
+    undo = undo_restore(done, actor=ANNA)
+    redo = undo_restore(undo, actor=BEN)
+    assert (redo.state, redo.undo_of_id) == ("succeeded", undo.pk)
+    assert live(shop_file) == restored
+    assert undo_restore(redo, actor=ANNA).state == "succeeded"
+    assert live(shop_file) == before
+
+
+def test_a_restore_is_undone_once(done: Restore, shop_file: Path):
+    undo_restore(done, actor=ANNA)
+    with connected(shop_file) as connection:
+        connection.execute("INSERT INTO product (name) VALUES ('work since')")
+    now = live(shop_file)
+    with pytest.raises(RefusedError, match="succeeded"):
+        undo_restore(done, actor=ANNA)
+    assert live(shop_file) == now
+
+
+def test_a_third_person_files_a_request(done: Restore, shop_file: Path):
+    now = live(shop_file)
+    undo = undo_restore(done, actor=CARL)
+    assert (undo.state, undo.requested_by_name, undo.approved_by_name) == ("requested", "carl", "")
+    assert live(shop_file) == now
+    assert {each["name"]: (each["now"], each["after"]) for each in undo.preview["tables"]} == {
+        "product": (3, 4),
+        "sale": (4, 0),
+    }
+
+
+def test_the_request_of_a_third_person_is_approved_and_run_like_any(before, done: Restore, shop_file: Path):
+    undo = undo_restore(done, actor=CARL)
+    with pytest.raises(RefusedError, match="somebody else"):
+        approve_restore(undo, actor=CARL)
+    assert run_restore(approve_restore(undo, actor=ANNA), actor=ANNA).state == "succeeded"
+    assert live(shop_file) == before
+
+
+def test_after_the_window_both_only_file_a_request(done: Restore, shop_file: Path):
+    Restore.objects.filter(pk=done.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    now = live(shop_file)
+    undo = undo_restore(done, actor=ANNA)
+    assert undo.state == "requested"
+    assert undo.expires_at > timezone.now()
+    assert live(shop_file) == now
+    assert not Restore.objects.filter(state="expired").exists()
+
+
+def test_somebody_with_the_name_of_one_of_the_two_is_not_that_person(done: Restore):
+    assert undo_restore(done, actor=Actor(id="77", name="anna")).state == "requested"
+
+
+def test_no_guard_keeps_an_undo_back(
+    shop: Database, shop_file: Path, make_backup: Callable[..., Backup], restored: Callable[..., Restore], monkeypatch
+):
+    """The content before was a schema without data, and the disk is said to be full."""
+    good = make_backup(shop)
+    with connected(shop_file) as connection:
+        connection.execute("DELETE FROM sale")
+        connection.execute("DELETE FROM product")
+    empty = live(shop_file)
+    done = restored(good)
+    free_bytes = 25_000  # enough for the staged copy and the safety backup, less than 2.1 times the size
+    assert shop_file.stat().st_size == 16_384
+    with monkeypatch.context() as patch:
+        usage = type("usage", (), {"free": free_bytes, "total": free_bytes, "used": 0})
+        patch.setattr("shutil.disk_usage", lambda _: usage)
+        undo = undo_restore(done, actor=ANNA)
+    assert undo.state == "succeeded", undo.outcome
+    assert live(shop_file) == empty
+
+
+@pytest.mark.parametrize("state", ["requested", "approved"])
+def test_what_has_not_run_cannot_be_undone(requested: Restore, outside_transactions: None, state: str):
+    if state == "approved":
+        approve_restore(requested, actor=BEN)
+    with pytest.raises(RefusedError, match="nothing to undo"):
+        undo_restore(requested, actor=ANNA)
+    assert Restore.objects.count() == 1
+
+
+def test_a_failed_restore_cannot_be_undone(approved: Restore, outside_transactions: None):
+    run_restore(approved, actor=BEN, is_cancelled=lambda: True)
+    with pytest.raises(RefusedError, match="nothing to undo"):
+        undo_restore(approved, actor=ANNA)
+
+
+def test_a_busy_database_leaves_no_open_undo_behind(done: Restore, shop_file: Path):
+    now = live(shop_file)
+    with database_lock(done.database, alone=False), pytest.raises(BusyError):
+        undo_restore(done, actor=ANNA)
+    assert live(shop_file) == now
+    assert [each.state for each in done.undos.all()] == ["cancelled"]
+    assert undo_restore(done, actor=ANNA).state == "succeeded"
+
+
+def test_a_lone_person_undoes_at_once_while_one_is_enough(
+    backup: Backup, outside_transactions: None, settings: Settings
+):
+    settings.BACKUPS = {**settings.BACKUPS, "FOUR_EYES": False}
+    restore = request_restore(backup, backup.database, reason="x", actor=ANNA)
+    done = run_restore(approve_restore(restore, actor=ANNA), actor=ANNA)
+    undo = undo_restore(done, actor=ANNA)
+    assert (undo.state, undo.is_self_approved) == ("succeeded", True)
+
+
+def test_a_lone_person_files_a_request_when_two_are_needed_again(
+    backup: Backup, outside_transactions: None, settings: Settings, shop_file: Path
+):
+    settings.BACKUPS = {**settings.BACKUPS, "FOUR_EYES": False}
+    restore = request_restore(backup, backup.database, reason="x", actor=ANNA)
+    done = run_restore(approve_restore(restore, actor=ANNA), actor=ANNA)
+    settings.BACKUPS = {**settings.BACKUPS, "FOUR_EYES": True}
+    now = live(shop_file)
+    assert undo_restore(done, actor=ANNA).state == "requested"
+    assert live(shop_file) == now
