@@ -17,6 +17,7 @@ from backups_app.services.audit import Actor
 from backups_app.services.create import create_backup
 from backups_app.services.databases import add_database
 from tests.console import Console, Finished
+from tests.site import Site, copy_site, make_site
 from tests.support import build_shop
 
 ACTOR = Actor(id="7", name="anna")
@@ -107,3 +108,18 @@ def console(tmp_path: Path, fresh_catalog: Path) -> Console:
 def site(console: Console) -> Path:
     """The site's own database, small, in WAL mode."""
     return build_shop(console.site)
+
+
+@pytest.fixture(scope="session")
+def site_template(fresh_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a migrated site with people; copied, because making it takes seconds."""
+    home = tmp_path_factory.mktemp("site") / "home"
+    shutil.copytree(fresh_catalog, home)
+    make_site(Console(home))
+    return home
+
+
+@pytest.fixture
+def people_site(site_template: Path, tmp_path: Path) -> Site:
+    """A site with people: anna, ben and carl may do everything, dora may ask, staff may nothing."""
+    return copy_site(site_template, tmp_path / "home", roots=tmp_path)
