@@ -26,15 +26,12 @@ def main() -> None:
     if arguments.write is not None:
         split_page(arguments.write)  # a page that cannot be written is refused before the long work
     databases = [_database(work, each) for each in arguments.megabytes]
-    others = OtherWork()
     results = [_rounds(each, count=arguments.rounds, work=work) for each in databases]
-    share = others.share()
     facts = [
         f"Made by `{shlex.join(['python', '-m', 'benchmarks', *sys.argv[1:]])}`",
         versions(),
         f"rounds: {arguments.rounds}, every contender once a round in random order; source in the page cache; "
         "file and folder synced",
-        "what else ran took " + ("an unknown share" if share is None else f"{share:.0%}") + " of the CPUs meanwhile",
     ]
     found = tables(results)
     print_report(found, facts=facts)
@@ -86,13 +83,15 @@ def _rounds(database: Path, *, count: int, work: Path) -> Results:
         create_with_proof(database, Path(folder))
         archive = Path(folder) / ARCHIVE_NAME
         task = bar.add_task(database.stem, total=count * len(contenders))
+        others = OtherWork()
         for _ in range(count):
             # Another order each round, so that nobody always runs after the heaviest writer.
             for contender in random.sample(contenders, len(contenders)):
                 source = archive if contender.reads_archive else database
                 measurements[contender.name].append(measure(contender, source, work=work))
                 bar.advance(task)
-    return Results(database_bytes=database.stat().st_size, measurements=measurements)
+        share = others.share()
+    return Results(database_bytes=database.stat().st_size, measurements=measurements, other_share=share)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class Results:
 
     database_bytes: int
     measurements: dict[str, list[Measurement]]
+    other_share: float | None
+    """The share of all CPU time that other work took meanwhile; ``None`` when not known."""
 
     @property
     def title(self) -> str:
@@ -139,9 +141,12 @@ def _tool_version(tool: str) -> str:
 
 
 def _times(results: Results) -> Table:
+    others = "an unknown share" if results.other_share is None else f"{results.other_share:.0%}"
     header = ("Seconds, durable", "median", "fastest", "slowest", "MB/s", "output MB")
     return Table(
-        title=f"Database of {results.title}", header=header, rows=[_time_row(results, each) for each in CONTENDERS]
+        title=f"Database of {results.title} (other work took {others} of the CPUs meanwhile)",
+        header=header,
+        rows=[_time_row(results, each) for each in CONTENDERS],
     )
 
 
