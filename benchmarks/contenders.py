@@ -26,6 +26,8 @@ from backups_app.core.progress import Watch
 from backups_app.core.snapshot import take_snapshot
 from backups_app.core.verify import failures, reason_of
 
+from .blocked import restore_while_written
+
 ARCHIVE_NAME = f"sample{SUFFIX}"
 _COPY_NAME = "copy.sqlite3"
 
@@ -35,8 +37,8 @@ class Contender:
     """One way to do the work, and what it needs to be driven."""
 
     name: str
-    run: Callable[[Path, Path], None]
-    """Called as ``run(source, folder)``."""
+    run: Callable[[Path, Path], float | None]
+    """Called as ``run(source, folder)``; seconds that it returns count in place of the whole call."""
     is_ours: bool = False
     tools: tuple[str, ...] = ()
     """Programs that must be installed."""
@@ -174,4 +176,6 @@ PIPELINE = Contender(
 EXTRACT = Contender(name="extract with full proof (ours)", run=extract, is_ours=True, reads_archive=True)
 ZSTD_D = Contender(name="zstd -d", run=zstd_decompress, tools=("zstd",), reads_archive=True)
 
-CONTENDERS = (CREATE, PIPELINE, SNAPSHOT, ONE_STEP, SHELL, VACUUM, CP, EXTRACT, ZSTD_D)
+RESTORE = Contender(name="longest wait of a writer during a restore (ours)", run=restore_while_written, is_ours=True)
+
+CONTENDERS = (CREATE, PIPELINE, SNAPSHOT, ONE_STEP, SHELL, VACUUM, CP, EXTRACT, ZSTD_D, RESTORE)

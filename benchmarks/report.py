@@ -22,6 +22,7 @@ from .contenders import (
     EXTRACT,
     ONE_STEP,
     PIPELINE,
+    RESTORE,
     SHELL,
     SNAPSHOT,
     VACUUM,
@@ -45,6 +46,7 @@ _RATIOS: tuple[tuple[Contender, Contender, float | None], ...] = (
     (SNAPSHOT, VACUUM, None),
     (SNAPSHOT, CP, None),
     (EXTRACT, ZSTD_D, None),
+    (RESTORE, CP, 2.0),
 )
 """Of whom to whom, and the aim."""
 
