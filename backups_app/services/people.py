@@ -62,21 +62,22 @@ def _is_locked(exc: DatabaseError) -> bool:
     return isinstance(cause, sqlite3.Error) and primary_code(cause) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def require_permission(person: Any, permission: str) -> None:
-    """Refuse a person without a permission of this app.
+def require_permission(person: Any, *permissions: str) -> None:
+    """Refuse a person who has none of these permissions of this app.
 
     Raises:
-        RefusedError: naming the permission.
+        RefusedError: naming them.
     """
-    if not person.has_perm(f"backups_app.{permission}"):
+    if not any(person.has_perm(f"backups_app.{permission}") for permission in permissions):
+        names = " or ".join(permission.replace("_", " ") for permission in permissions)
         raise RefusedError(
-            f"{person.get_username()} does not have the permission {permission.replace('_', ' ')}.",
+            f"{person.get_username()} does not have the permission {names}.",
             "Ask an administrator of the site for it, or ask somebody who has it.",
         )
 
 
-def actor_for(name: str | None, *, permission: str) -> Actor:
-    """The actor of a command: a person with the permission, or the system account when none is named.
+def actor_for(name: str | None, *, permission: str, or_permission: str | None = None) -> Actor:
+    """The actor of a command: a person with a permission, or the system account when none is named.
 
     When the site's users cannot be read, which may be why somebody restores, the name is taken as
     it was given and marked as unchecked: whoever can run commands here could have changed them.
@@ -92,7 +93,7 @@ def actor_for(name: str | None, *, permission: str) -> Actor:
         if not plain:
             raise InputError("The name of a person is empty.", "Give it with --user NAME.") from None
         return Actor(id=f"{_UNCHECKED}:{plain}", name=f"{plain} ({_UNCHECKED})")
-    require_permission(person, permission)
+    require_permission(person, permission, *([or_permission] if or_permission else []))
     return Actor.of(person)
 
 

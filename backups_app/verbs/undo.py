@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: dict[str, Any], output: Output) -> int:
     """Undo the restore, or file a request to."""
     restore = find_restore(options["id"])
-    actor = actor_for(options["user"], permission="request_restore")
+    actor = actor_for(options["user"], permission="request_restore", or_permission="approve_restore")
     confirm(f"Undo restore {restore.pk} of {restore.database.name} now?", is_yes=options["yes"])
     with cancel_on_signal() as is_cancelled, progress_bar(restore.database.name) as on_progress:
         undo = undo_restore(restore, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.utils import timezone
 
 from backups_app.models import Backup, Restore
@@ -58,6 +59,15 @@ def test_the_system_account_that_asked_may_undo_what_it_asked_for(run: Run, chan
     found = run("restore", changed.pk, "--reason", "why", "--json").document["restore"]["id"]
     assert run("approve", found, "--user", "ben", "--yes").code == 0
     assert run("undo", found, "--user", "ben", "--yes").code == 0
+    assert rows(shop_file) == [4, 0]
+
+
+def test_an_approver_who_may_not_ask_undoes_what_they_approved(run: Run, changed: Backup, shop_file: Path):
+    approver = User.objects.create_user("erik", is_staff=True)
+    approver.user_permissions.add(Permission.objects.get(codename="approve_restore"))
+    found = ask(run, changed).document["restore"]["id"]
+    assert run("approve", found, "--user", "erik", "--yes").code == 0
+    assert run("undo", found, "--user", "erik", "--yes").code == 0
     assert rows(shop_file) == [4, 0]
 
 
