@@ -64,7 +64,7 @@ def test_the_version_is_ours(console: Console):
         ["frobnicate"],
         ["create", "--frobnicate"],
         ["verify", "--level", "deep", "abcd"],
-        ["restore", "abcd"],
+        ["restore"],
         ["restore", "abcd", "--to", "~nobody-has-this-name/x"],
         ["list", "--limit", "-1"],
         ["list", "--limit", "many"],

@@ -8,9 +8,9 @@ from django.contrib.auth.models import User
 from django.db import router
 from django_q.models import Task
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
+from backups_app.models import AuditEvent, Backup, Copy, Database, Restore, Verification
 
-OURS = [AuditEvent, Backup, Copy, Database, Verification]
+OURS = [AuditEvent, Backup, Copy, Database, Restore, Verification]
 
 
 @pytest.mark.parametrize("model", [*OURS, Task])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from .. import conf
@@ -15,6 +14,7 @@ from ..services.databases import get_database, sync_databases
 from ..services.extract import extract_backup
 from ..services.people import actor_for
 from ..services.restores import approve_restore, request_restore, run_restore
+from . import arguments
 from .find import find_backup
 from .output import Output
 from .restores import print_preview, report_outcome
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", default="", metavar="TEXT", help="why; needed for a live database")
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--into", metavar="NAME", help="the live database (default: the one that was backed up)")
-    target.add_argument("--to", metavar="FILE", type=Path, help="a new file instead; it must not exist")
+    target.add_argument("--to", metavar="FILE", type=arguments.path, help="a new file instead; it must not exist")
     parser.add_argument("--user", metavar="NAME", help="who asks (default: the system account)")
     parser.add_argument(
         "--override", action="append", default=[], metavar="GUARD=REASON", help="go on though a guard objects, and why"

@@ -125,5 +125,5 @@ def _require_text(options: dict[str, Any]) -> None:
 def _require_sound_settings() -> None:
     errors = [each for each in checks.run_checks(tags=[TAG]) if each.is_serious() and not each.is_silenced()]
     if errors:
-        first = errors[0]
+        first = min(errors, key=lambda each: str(each.id))  # they come in no order
         raise BackupError(f"The settings are not right ({first.id}): {first.msg}", first.hint or "")
