@@ -15,7 +15,8 @@ import os
 import shutil
 import sqlite3
 import time
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -125,6 +126,29 @@ def refuse_unfit(census: Census, *, encoding: str, page_count: int) -> None:
             "the connections that are open could not go on.",
             "Restore it to a new file with --to, stop the site, and exchange the files.",
         )
+
+
+@contextmanager
+def noticing_commits(live: Path) -> Iterator[Callable[[], bool]]:
+    """Yields the question whether another connection has committed since the block began.
+
+    Holds a connection without a transaction, so nobody waits for it. When the answer cannot be
+    had, because the database is locked, it is yes.
+
+    Raises:
+        BusyError, BackupError: the database cannot be opened.
+    """
+    with closing(open_for_writing(live, wait_seconds=1)) as bystander:
+        with translated(f"opening {live.name}"):
+            before = _data_version(bystander)
+
+        def has_changed() -> bool:
+            try:
+                return _data_version(bystander) != before
+            except sqlite3.Error:
+                return True
+
+        yield has_changed
 
 
 def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch) -> tuple[Census, tuple[str, ...]]:

@@ -38,6 +38,7 @@ from ...core.restore import (
     Restored,
     fit_to_live,
     live_facts,
+    noticing_commits,
     recreate,
     remove_draft,
     require_space,
@@ -58,6 +59,12 @@ from .preview import facts_for
 from .staging import stage_backup
 
 logger = logging.getLogger(__name__)
+
+
+_MISSED = (
+    "Other processes committed after the safety backup was taken and before the content was exchanged: "
+    "that is neither in the safety backup nor in the database now."
+)
 
 
 def _scratch_token(restore: Restore) -> str:
@@ -210,7 +217,10 @@ class _Run:
         if "free_space" not in self.restore.overrides:
             require_space(self.live, facts, expected)
         self.report["notes"] += notes
-        problem = self._make_safety_backup()
+        with noticing_commits(self.live) as have_others_written:
+            problem = self._make_safety_backup()
+            if not problem and have_others_written():
+                self.report["notes"].append(_MISSED)
         if problem:
             return self._recreate(staged, expected, problem)
         return self._restore_in_place(staged, expected)

@@ -104,6 +104,27 @@ def test_the_safety_backup_holds_rows_that_were_only_in_the_wal(
     assert "only in the wal" not in repr(live(shop_file))
 
 
+def test_commits_that_neither_the_safety_backup_nor_the_database_holds_are_told(
+    approved: Restore, outside_transactions: None, shop_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    make = run_module.create_locked_backup
+
+    def make_and_let_others_write(*arguments: object, **options: object) -> Backup:
+        safety = make(*arguments, **options)  # type: ignore[arg-type]
+        with connected(shop_file) as connection:
+            connection.execute("INSERT INTO product (name) VALUES ('too late')")
+        return safety
+
+    monkeypatch.setattr(run_module, "create_locked_backup", make_and_let_others_write)
+    restore = run_restore(approved, actor=BEN)
+    assert restore.state == "succeeded"
+    assert any("after the safety backup" in note for note in restore.report["notes"])
+
+
+def test_nothing_is_told_of_commits_that_nobody_made(done: Restore):
+    assert not any("after the safety backup" in note for note in done.report["notes"])
+
+
 def test_every_step_is_in_the_audit_trail(done: Restore):
     found = [(each.action, each.actor_name, each.outcome) for each in AuditEvent.objects.order_by("id")]
     assert found[-4:] == [
