@@ -20,7 +20,9 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from .background import Background
 from .census import Census
 from .errors import SQLITE_ERRORS, BusyError, RefusedError, VerificationError, from_sqlite, translated
 from .files import create_private_file, publish_new_file, require_free_space, sync_folder
@@ -276,14 +278,48 @@ def _copy(
                 )
             watch.check()
             return
+        syncing.step()
         watch.report("restore", (total - remaining) * page_size, total * page_size)
 
-    with open_snapshot(staged) as source:
+    with open_snapshot(staged) as source, _WalSync(live) as syncing:
         page_size = int(source.execute("PRAGMA page_size").fetchone()[0])
         # backup() itself retries a busy destination for ever; the callback ends it.
         source.backup(target, pages=_PAGES_PER_STEP, progress=after_step, sleep=0.05)
     finished = time.monotonic()
     return lock_free_since - started, finished - lock_free_since
+
+
+class _WalSync:
+    """Syncs the WAL while the copy still fills it, one step behind.
+
+    Left to the end, the whole WAL would be flushed by the first commit of whoever waited for the
+    lock (measured at 1 GB: 0.3 to 0.4 s more). SQLite keeps no lock on the ``-wal`` file, so it may
+    be opened here.
+    """
+
+    def __init__(self, live: Path) -> None:
+        self._path = sidecar(live, "-wal")
+        self._descriptor: int | None = None
+        self._background = Background(max_pending=1)
+
+    def __enter__(self) -> _WalSync:
+        self._background.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            self._background.__exit__(*error)
+        finally:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+
+    def step(self) -> None:
+        """Have what was written so far synced; without a WAL there is nothing to do."""
+        if self._descriptor is None:
+            with suppress(FileNotFoundError):
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        if self._descriptor is not None:
+            self._background.submit(os.fdatasync, self._descriptor)
 
 
 def _is_wal(connection: sqlite3.Connection) -> bool:

@@ -45,6 +45,8 @@ def print_preview(restore: Restore, output: Output) -> None:
         f"  disk: {human_size(preview['needed_bytes'])} needed, {human_size(preview['free_bytes'])} free; "
         f"writers wait about {preview['estimated_blocked_seconds']} s"
     )
+    for warning in preview.get("warnings", []):
+        output.line(f"  ! {warning}")
     for blocker in preview["blockers"]:
         output.line(f"  ! {blocker['code']}: {blocker['message']}")
         output.line(f"    overridden: {restore.overrides.get(blocker['code'], 'no')}")

@@ -28,8 +28,9 @@ from ..databases import live_path
 from .guards import Facts, Objection, objections
 from .staging import stage_backup
 
-# Writers wait about this long per byte while the content is copied in (measured, docs/performance.md).
-_BLOCKED_SECONDS_PER_BYTE = 2e-9
+# Writers wait up to about this long per byte while the content is copied in (docs/performance.md).
+_BLOCKED_SECONDS_PER_BYTE = 4e-9
+_USUAL_TIMEOUT_SECONDS = 5
 _LEAST_BLOCKED_SECONDS = 0.05
 
 
@@ -124,12 +125,24 @@ def _assemble(facts: Facts, *, now: Side | None, after: Side, problem: str) -> P
         },
         "free_bytes": facts.free_bytes,
         "needed_bytes": facts.needed_bytes,
-        "estimated_blocked_seconds": round(
-            max(_LEAST_BLOCKED_SECONDS, facts.after.size_bytes * _BLOCKED_SECONDS_PER_BYTE), 2
-        ),
+        "estimated_blocked_seconds": _blocked_seconds(facts),
+        "warnings": _warnings(facts),
         "blockers": [{"code": each.code, "message": each.message} for each in found],
     }
     return Preview(document=document, objections=found)
+
+
+def _blocked_seconds(facts: Facts) -> float:
+    return round(max(_LEAST_BLOCKED_SECONDS, facts.after.size_bytes * _BLOCKED_SECONDS_PER_BYTE), 2)
+
+
+def _warnings(facts: Facts) -> list[str]:
+    if _blocked_seconds(facts) < _USUAL_TIMEOUT_SECONDS:
+        return []
+    return [
+        f"Writers may wait longer than {_USUAL_TIMEOUT_SECONDS} s, the timeout that many sites have, and then fail: "
+        "stop them, raise their timeout, or use the middleware that answers 503."
+    ]
 
 
 def _migration_differences(database: Database, after: Census) -> tuple[tuple[str, ...], tuple[str, ...]]:

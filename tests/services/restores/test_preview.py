@@ -17,6 +17,7 @@ from backups_app.core.progress import Watch
 from backups_app.models import Backup, Database
 from backups_app.services.databases import add_database
 from backups_app.services.restores import preview
+from backups_app.services.restores import preview as preview_module
 from backups_app.services.restores.preview import preview_restore
 from tests.core.test_compare import SESSIONS, USERS
 from tests.services.restores.conftest import ANNA
@@ -197,3 +198,10 @@ def test_a_squashed_migration_stands_for_those_it_replaces(
     monkeypatch.setattr(preview, "MigrationLoader", Squashed)
     found = census(migrations=(("auth", "0001"), *(("shop", name) for name in sorted(names))))
     assert preview._migration_differences(site(), found) == ((), missing)
+
+
+def test_a_wait_longer_than_usual_timeouts_is_warned_of(backup: Backup, monkeypatch: pytest.MonkeyPatch):
+    assert preview_restore(backup, backup.database, watch=Watch()).document["warnings"] == []
+    monkeypatch.setattr(preview_module, "_BLOCKED_SECONDS_PER_BYTE", 1.0)
+    (warning,) = preview_restore(backup, backup.database, watch=Watch()).document["warnings"]
+    assert "longer than 5 s" in warning
