@@ -210,11 +210,23 @@ def test_of_two_approvals_at_once_one_runs(site: Site):
     assert rows(site) > 0
 
 
+def is_stopped_outside_a_transaction(process: subprocess.Popen[bytes], site: Site) -> bool:
+    """Stop a process; one that holds the lock of the catalogue goes on, or nobody could be told anything."""
+    process.send_signal(signal.SIGSTOP)
+    with closing(sqlite3.connect(site.console.home / "catalog.sqlite3", timeout=0, isolation_level=None)) as catalog:
+        try:
+            catalog.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            return False
+    return True
+
+
 @contextmanager
 def held_up(process: subprocess.Popen[bytes], site: Site, table: str) -> Iterator[None]:
     """Stop a run in the middle of its work, until the block ends."""
     wait_until(lambda: site.console.query(f"SELECT count(*) FROM {table} WHERE state = 'running'") == [(1,)])
-    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: is_stopped_outside_a_transaction(process, site))
     try:
         yield
     finally:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from django.core.management import call_command
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from .. import conf
-from ..core.errors import BackupError
+from ..core.errors import BackupError, BusyError, primary_code
 from ..core.files import create_private_folder, file_lock
 from ..models import Database
 
@@ -86,3 +88,19 @@ def _refuse_misfit() -> None:
             f"The catalogue was written by a newer version; this one does not know {', '.join(sorted(newer))}.",
             "Update the app on this host.",
         )
+
+
+def is_locked(exc: Error) -> bool:
+    """Whether a database error says that another process held a lock for too long."""
+    cause = exc.__cause__
+    return isinstance(cause, sqlite3.Error) and primary_code(cause) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def catalog_error(exc: Error) -> BackupError:
+    """What to tell people of an error that the catalogue gave in the middle of a verb."""
+    if is_locked(exc):
+        return BusyError(
+            "The catalogue stayed locked by another process; the outcome was not recorded.",
+            "Try again when less is going on.",
+        )
+    return BackupError(f"The catalogue failed: {exc}.", "Run it with --traceback to see where.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from django.contrib.auth import get_user_model
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, router
 
-from ..core.errors import BackupError, BusyError, InputError, NotFoundError, RefusedError, primary_code
+from ..core.errors import BackupError, BusyError, InputError, NotFoundError, RefusedError
 from .audit import Actor
+from .catalog import is_locked
 
 _UNCHECKED = "unchecked"
 
@@ -30,7 +30,7 @@ def find_person(name: str) -> Any:
     except model.DoesNotExist as exc:
         raise NotFoundError(f"There is no user {name!r}.", "Give the name of a staff account of the site.") from exc
     except DatabaseError as exc:
-        if _is_locked(exc):  # a lock must not switch the check of names off
+        if is_locked(exc):  # a lock must not switch the check of names off
             raise BusyError(
                 "The database with the site's users is locked.", "Try again when the other process has finished."
             ) from exc
@@ -55,11 +55,6 @@ def _require_user_database(model: Any) -> None:
         and not (Path(name).exists() and Path(name).stat().st_size)
     ):
         raise UsersUnreadableError(f"The database with the site's users, {name}, is missing or empty.")
-
-
-def _is_locked(exc: DatabaseError) -> bool:
-    cause = exc.__cause__
-    return isinstance(cause, sqlite3.Error) and primary_code(cause) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def require_permission(person: Any, *permissions: str) -> None:

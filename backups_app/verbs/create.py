@@ -13,6 +13,7 @@ from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import backup_document
 from ..models import Backup, Database
 from ..services.audit import Actor
+from ..services.catalog import catalog_error
 from ..services.create import create_backup
 from ..services.databases import databases_under_care, get_database, sync_databases
 from .output import Output, human_size
@@ -51,7 +52,7 @@ def run(options: dict[str, Any], output: Output) -> int:
                         is_cancelled=is_cancelled,
                     )
             except DatabaseError as exc:  # the catalogue: perhaps it can be written for the next one
-                codes.append(output.error(BackupError(f"The outcome was not recorded: {exc}."), about=database.name))
+                codes.append(output.error(catalog_error(exc), about=database.name))
                 continue
             backups.append(backup)
             codes.append(_report(backup, output))

@@ -8,11 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from django.db import OperationalError
 
 from backups_app.core.sqlite import has_wal_reset_bug
-from backups_app.services.catalog import is_ready, missing_migrations
+from backups_app.services.catalog import catalog_error, is_ready, missing_migrations
 from tests.console import Console, environment, finish
-from tests.support import PROJECT, names_in
+from tests.support import PROJECT, build, holding, names_in
 
 
 @pytest.fixture
@@ -147,3 +148,14 @@ def test_a_damaged_catalogue_that_was_moved_away_is_made_anew(console: Console, 
     console.catalog.rename(console.home / "catalog.damaged")
     assert console.ok("list", "--json").document == {"backups": []}
     assert console.archive(backup).read_bytes() == archive
+
+
+def test_a_lock_on_the_catalogue_is_told_from_other_errors_of_it(tmp_path: Path):
+    path = build(tmp_path / "any.db", "CREATE TABLE t (a)")
+    with holding(path, "BEGIN EXCLUSIVE"), closing(sqlite3.connect(path, timeout=0)) as connection:
+        with pytest.raises(sqlite3.OperationalError) as met:
+            connection.execute("SELECT * FROM t")
+    locked = OperationalError("database is locked")
+    locked.__cause__ = met.value
+    assert catalog_error(locked).exit_code == 4
+    assert catalog_error(OperationalError("disk I/O error")).exit_code == 1

@@ -17,7 +17,7 @@ from django.db import Error as DatabaseError
 from ... import __version__
 from ...checks import TAG
 from ...core.errors import BackupError, InputError
-from ...services.catalog import require_catalog
+from ...services.catalog import catalog_error, require_catalog
 from ...verbs import (
     add_database,
     approve,
@@ -103,7 +103,11 @@ class Command(BaseCommand):
             if options["traceback"]:
                 raise
             code = output.error(exc)
-        except (DatabaseError, ImproperlyConfigured, OSError) as exc:
+        except DatabaseError as exc:
+            if options["traceback"]:
+                raise
+            code = output.error(catalog_error(exc))
+        except (ImproperlyConfigured, OSError) as exc:
             if options["traceback"]:
                 raise
             if isinstance(exc, BrokenPipeError):  # the reader has seen enough

@@ -17,7 +17,6 @@ from backups_app.core.progress import Watch
 from backups_app.models import Backup, Database
 from backups_app.services.databases import add_database
 from backups_app.services.restores import preview
-from backups_app.services.restores import preview as preview_module
 from backups_app.services.restores.preview import preview_restore
 from tests.core.test_compare import SESSIONS, USERS
 from tests.services.restores.conftest import ANNA
@@ -202,6 +201,6 @@ def test_a_squashed_migration_stands_for_those_it_replaces(
 
 def test_a_wait_longer_than_usual_timeouts_is_warned_of(backup: Backup, monkeypatch: pytest.MonkeyPatch):
     assert preview_restore(backup, backup.database, watch=Watch()).document["warnings"] == []
-    monkeypatch.setattr(preview_module, "_BLOCKED_SECONDS_PER_BYTE", 1.0)
+    monkeypatch.setattr(preview, "_BLOCKED_SECONDS_PER_BYTE", 1.0)
     (warning,) = preview_restore(backup, backup.database, watch=Watch()).document["warnings"]
     assert "longer than 5 s" in warning
