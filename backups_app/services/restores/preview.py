@@ -29,7 +29,7 @@ from .guards import Facts, Objection, objections
 from .staging import stage_backup
 
 # Writers wait up to about this long per byte while the content is copied in (docs/performance.md).
-_BLOCKED_SECONDS_PER_BYTE = 4e-9
+_BLOCKED_SECONDS_PER_BYTE = 5e-9
 _USUAL_TIMEOUT_SECONDS = 5
 _LEAST_BLOCKED_SECONDS = 0.05
 
