@@ -20,6 +20,10 @@ from .progress import Watch
 
 Fact = TypeVar("Fact")
 
+# A password that starts with "!" is unusable (django.contrib.auth.hashers).
+CAN_ADMINISTER = "is_superuser AND is_active AND password <> '' AND password NOT LIKE '!%'"
+"""SQL condition on Django's user table: an active superuser with a usable password."""
+
 # Stored virtual tables whose rows can be counted without running foreign code.
 _COUNTABLE_MODULES = frozenset({"fts3", "fts4", "fts5", "rtree", "rtree_i32", "geopoly"})
 _VIRTUAL = re.compile(r"\s*CREATE\s+VIRTUAL\s+TABLE\b.*?\bUSING\s+[\"'`\[]?(\w+)", re.IGNORECASE | re.DOTALL)
@@ -221,12 +225,13 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+def columns_of(connection: sqlite3.Connection, table: str) -> set[str]:
+    """Names of the columns of a table; empty when there is no such table."""
     return {str(row[1]) for row in connection.execute(f"PRAGMA table_info({quoted(table)})")}
 
 
 def _migrations(connection: sqlite3.Connection, tables: dict[str, int]) -> tuple[tuple[str, str], ...]:
-    if "django_migrations" not in tables or not {"app", "name"} <= _columns(connection, "django_migrations"):
+    if "django_migrations" not in tables or not {"app", "name"} <= columns_of(connection, "django_migrations"):
         return ()
     found = connection.execute("SELECT DISTINCT app, name FROM django_migrations ORDER BY app, name")
     return tuple((str(app), str(name)) for app, name in found)
@@ -239,12 +244,11 @@ def _superusers(connection: sqlite3.Connection, tables: dict[str, int]) -> int |
     candidates = ["auth_user"] if "auth_user" in tables else sorted(tables)
     found: int | None = None
     for table in candidates:
-        if not needed <= _columns(connection, table):
+        if not needed <= columns_of(connection, table):
             continue
-        # A password that starts with "!" is unusable (django.contrib.auth.hashers).
         statement = (
             f"SELECT count(*) FROM {quoted(table)} "  # noqa: S608 - the name is quoted
-            "WHERE is_superuser AND is_active AND password <> '' AND password NOT LIKE '!%'"
+            f"WHERE {CAN_ADMINISTER}"
         )
         found = (found or 0) + int(connection.execute(statement).fetchone()[0])
     return found

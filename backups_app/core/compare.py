@@ -6,7 +6,7 @@ import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
-from .census import Census, quoted, take_census
+from .census import CAN_ADMINISTER, Census, columns_of, quoted, take_census
 from .progress import Watch
 
 # Rows that Django writes by itself: a database that holds nothing else is a schema without data.
@@ -50,24 +50,20 @@ def _schema(connection: sqlite3.Connection) -> dict[str, str]:
     return {f"{kind} {name}": sql or "" for kind, name, sql in connection.execute(statement)}
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    return {str(row[1]) for row in connection.execute(f"PRAGMA table_info({quoted(table)})")}
-
-
 def _administrators(connection: sqlite3.Connection, census: Census, table: str, column: str) -> tuple[str, ...]:
     needed = {"is_superuser", "is_active", "password", column}
-    if table not in census.tables or not needed <= _columns(connection, table):
+    if table not in census.tables or not needed <= columns_of(connection, table):
         return ()
     statement = (
         f"SELECT {quoted(column)} FROM {quoted(table)} "  # noqa: S608 - the names are quoted
-        "WHERE is_superuser AND is_active AND password <> '' AND password NOT LIKE '!%' ORDER BY 1 LIMIT 100"
+        f"WHERE {CAN_ADMINISTER} ORDER BY 1 LIMIT 100"
     )
     return tuple(str(row[0]) for row in connection.execute(statement))
 
 
 def _sessions(connection: sqlite3.Connection, census: Census) -> frozenset[str]:
     table = "django_session"
-    if table not in census.tables or not {"session_key", "expire_date"} <= _columns(connection, table):
+    if table not in census.tables or not {"session_key", "expire_date"} <= columns_of(connection, table):
         return frozenset()
     found = connection.execute("SELECT session_key FROM django_session WHERE expire_date > datetime('now')")
     return frozenset(str(row[0]) for row in found)

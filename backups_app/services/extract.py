@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import conf
-from ..core.errors import BackupError, NotFoundError, RefusedError, VerificationError
+from ..core.errors import BackupError, RefusedError
 from ..core.extract import extract_archive
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check
@@ -15,6 +15,7 @@ from ..destinations import get_destination
 from ..models import AuditEvent, Backup, Copy
 from . import audit
 from .audit import Actor
+from .copies import from_first_good_copy
 from .verify import read_manifest
 
 
@@ -47,7 +48,7 @@ def extract_backup(
     target = target.expanduser().absolute()
     watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
     try:
-        extraction = _extract_first_good(backup, target, watch=watch)
+        extraction = from_first_good_copy(backup, lambda copy: _extract_copy(backup, copy, target, watch=watch))
     except BackupError as exc:
         is_refused = isinstance(exc, RefusedError)
         outcome = AuditEvent.Outcome.REFUSED if is_refused else AuditEvent.Outcome.FAILED
@@ -55,19 +56,6 @@ def extract_backup(
         raise
     _audit(backup, target, actor=actor, outcome=AuditEvent.Outcome.DONE, detail=f"from {extraction.destination}")
     return extraction
-
-
-def _extract_first_good(backup: Backup, target: Path, *, watch: Watch) -> Extraction:
-    copies = sorted(backup.copies.exclude(state=Copy.State.PENDING), key=lambda copy: copy.state != Copy.State.VERIFIED)
-    if not copies:
-        raise NotFoundError(f"Backup {backup.pk} has no stored copy.", "Choose another backup.")
-    problems: list[VerificationError] = []
-    for copy in copies:
-        try:
-            return _extract_copy(backup, copy, target, watch=watch)
-        except VerificationError as exc:
-            problems.append(exc)
-    raise problems[0]
 
 
 def _extract_copy(backup: Backup, copy: Copy, target: Path, *, watch: Watch) -> Extraction:

@@ -6,11 +6,12 @@ from functools import partial
 from pathlib import Path
 
 from ...core.census import Census
-from ...core.errors import NotFoundError, VerificationError
+from ...core.errors import VerificationError
 from ...core.progress import Watch
 from ...core.verify import check_database, failures, reason_of, unpack
 from ...destinations import get_destination
 from ...models import Backup, Copy
+from ..copies import from_first_good_copy
 from ..verify import read_manifest
 
 
@@ -23,18 +24,16 @@ def stage_backup(backup: Backup, folder: Path, *, watch: Watch) -> tuple[Path, C
         NotFoundError: there is no stored copy. VerificationError: no copy can be trusted.
         DiskFullError, BackupError, CancelledError, DeadlineError.
     """
-    copies = sorted(backup.copies.exclude(state=Copy.State.PENDING), key=lambda copy: copy.state != Copy.State.VERIFIED)
-    if not copies:
-        raise NotFoundError(f"Backup {backup.pk} has no stored copy.", "Choose another backup.")
-    problems: list[VerificationError] = []
-    for copy in copies:
-        staged = folder / "staged.sqlite3"
+    staged = folder / "staged.sqlite3"
+
+    def stage(copy: Copy) -> Census:
         try:
-            return staged, _stage_copy(backup, copy, staged, watch=watch)
-        except VerificationError as exc:
-            problems.append(exc)
+            return _stage_copy(backup, copy, staged, watch=watch)
+        except VerificationError:
             staged.unlink(missing_ok=True)
-    raise problems[0]
+            raise
+
+    return staged, from_first_good_copy(backup, stage)
 
 
 def _stage_copy(backup: Backup, copy: Copy, staged: Path, *, watch: Watch) -> Census:
