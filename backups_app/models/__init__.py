@@ -3,7 +3,23 @@
 from .audit import AuditEvent
 from .backup import Backup, Copy
 from .database import Database
+from .host import Host
+from .job import Job
+from .notification import Notification
 from .restore import Restore
+from .schedule import Schedule, ScheduledRun
 from .verification import Verification
 
-__all__ = ["AuditEvent", "Backup", "Copy", "Database", "Restore", "Verification"]
+__all__ = [
+    "AuditEvent",
+    "Backup",
+    "Copy",
+    "Database",
+    "Host",
+    "Job",
+    "Notification",
+    "Restore",
+    "Schedule",
+    "ScheduledRun",
+    "Verification",
+]

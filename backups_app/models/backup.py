@@ -39,11 +39,21 @@ class Backup(models.Model):
     class Trigger(models.TextChoices):
         COMMAND = "command", _("command line")
         ADMIN = "admin", _("admin")
+        SCHEDULE = "schedule", _("schedule")
         SAFETY = "safety", _("before a restore")
 
     id = models.CharField(_("id"), max_length=32, primary_key=True, default=new_backup_id, editable=False)
     database = models.ForeignKey(
         Database, on_delete=models.PROTECT, related_name="backups", verbose_name=_("database"), editable=False
+    )
+    job = models.ForeignKey(
+        "backups_app.Job",
+        on_delete=models.SET_NULL,
+        related_name="backups",
+        null=True,
+        blank=True,
+        verbose_name=_("job"),
+        editable=False,
     )
     trigger = models.CharField(_("trigger"), max_length=20, choices=Trigger.choices)
     requested_by_id = models.CharField(_("requested by (user id)"), max_length=64, blank=True)

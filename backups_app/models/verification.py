@@ -24,6 +24,15 @@ class Verification(models.Model):
     backup = models.ForeignKey(
         Backup, on_delete=models.CASCADE, related_name="verifications", verbose_name=_("backup"), editable=False
     )
+    job = models.ForeignKey(
+        "backups_app.Job",
+        on_delete=models.SET_NULL,
+        related_name="verifications",
+        null=True,
+        blank=True,
+        verbose_name=_("job"),
+        editable=False,
+    )
     destination = models.CharField(_("destination"), max_length=100)
     level = models.CharField(_("level"), max_length=20, choices=Level.choices)
     verdict = models.CharField(_("verdict"), max_length=20, choices=Verdict.choices)
