@@ -102,6 +102,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "FRESHNESS_HOURS": (lambda value: _is_number(value) and 0 < value < 1e6, "a number of hours above 0"),
     "BUSY_TIMEOUT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
     "DEADLINE_SECONDS": (lambda value: value is None or (_is_number(value) and value > 0), "seconds, or None"),
+    "HOST": (lambda value: value is None or (isinstance(value, str) and 0 < len(value) <= 200), "a name, or None"),
+    "QUEUE_WAIT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
     "RESTORE_WAIT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
     "FOUR_EYES": (lambda value: isinstance(value, bool), "True or False"),
     "APPROVAL_HOURS": (lambda value: _is_number(value) and value > 0, "a positive number of hours"),

@@ -7,6 +7,7 @@ importing the app never fails because of one.
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,10 @@ DEFAULTS: dict[str, Any] = {
     "BUSY_TIMEOUT_SECONDS": 5,
     # Longest time for one backup or verification; None means no limit.
     "DEADLINE_SECONDS": 6 * 3600,
+    # The name of this machine in the catalogue. Default: its host name.
+    "HOST": None,
+    # How long a command waits for its turn while another job of the same database runs.
+    "QUEUE_WAIT_SECONDS": 600,
     # How long a restore waits for writers and readers of the live database before it gives up.
     "RESTORE_WAIT_SECONDS": 30,
     # A restore needs the approval of a second person. False: a person may approve their own.
@@ -69,6 +74,16 @@ def home() -> Path:
     if base is None:
         raise ImproperlyConfigured("Set BACKUPS['HOME'] to the folder where backups may be written.")
     return Path(base).absolute() / "var"
+
+
+def host_name() -> str:
+    """The name of this machine in the catalogue."""
+    return str(get("HOST") or socket.gethostname())
+
+
+def is_catalog_local() -> bool:
+    """Whether the catalogue is a file of this machine, so that no other machine can work from it."""
+    return str(settings.DATABASES[CATALOG_ALIAS]["ENGINE"]).endswith(".sqlite3")
 
 
 def archives_folder() -> Path:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from .core.manifest import utc_text
-from .models import Backup, Database, Restore, Verification
+from .models import Backup, Database, Job, Restore, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
 from .services.status import Health
@@ -130,6 +130,31 @@ def restore_document(restore: Restore) -> Document:
         "hint": restore.hint or None,
         "preview": restore.preview,
         "report": restore.report,
+    }
+
+
+def job_document(job: Job) -> Document:
+    """A job, as it is now."""
+    return {
+        "id": job.pk,
+        "kind": job.kind,
+        "database": job.database.name if job.database else None,
+        "restore": job.restore_id,
+        "options": job.options,
+        "state": job.state,
+        "trigger": job.trigger,
+        "requested_by": job.requested_by_name,
+        "created_at": _time(job.created_at),
+        "started_at": _time(job.started_at),
+        "finished_at": _time(job.finished_at),
+        "attempts": job.attempts,
+        "host": job.host or None,
+        "phase": job.phase or None,
+        "percent": job.percent,
+        "cancel_requested": job.cancel_requested_at is not None,
+        "failure": job.failure_code or None,
+        "outcome": job.outcome or None,
+        "hint": job.hint or None,
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from .services.locks import is_swapping
+from .services.swapping import is_swapping
 
 _RETRY_AFTER_SECONDS = 5
 

@@ -89,6 +89,16 @@ def test_models_are_rows_and_nothing_else():
     assert offences(modules("models"), "os", "pathlib", "sqlite3", "shutil", "subprocess") == []
 
 
+def test_the_queue_seam_stands_below_the_services():
+    above = ("backups_app.services", "backups_app.documents", "backups_app.tasks", *UPPER)
+    assert offences(modules("jobs"), *above, "argparse", "rich", "django.http") == []
+
+
+def test_only_the_queue_seam_knows_the_queue():
+    paths = [path for path in APP.rglob("*.py") if "jobs" not in path.relative_to(APP).parts]
+    assert offences(paths, "django_q") == []
+
+
 def test_services_know_nothing_of_who_calls_them():
     assert offences(modules("services"), *UPPER, "backups_app.documents", "argparse", "rich", "django.http") == []
 
@@ -175,7 +185,7 @@ def test_a_live_database_is_never_opened_as_a_file_outside_the_engine():
 def test_every_verb_is_one_module_and_every_module_is_a_verb():
     from backups_app.management.commands.backup import VERBS
 
-    shared = {"__init__", "arguments", "find", "output", "restores"}
+    shared = {"__init__", "arguments", "enqueue", "find", "output", "restores"}
     found = {path.stem for path in (APP / "verbs").glob("*.py")} - shared
     assert found == {name.replace("-", "_") for name in VERBS}
 

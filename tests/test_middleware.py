@@ -11,7 +11,7 @@ from pytest_django.fixtures import Settings
 
 from backups_app.middleware import RestoreInProgressMiddleware
 from backups_app.models import Database
-from backups_app.services.locks import swapping
+from backups_app.services.swapping import swapping
 
 SITE = Database(name="default", alias="default")
 OTHER = Database(name="other", alias="other")

@@ -8,9 +8,10 @@ from django.contrib.auth.models import User
 from django.db import router
 from django_q.models import Task
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Restore, Verification
+from backups_app import models
+from backups_app.models import Backup, Database
 
-OURS = [AuditEvent, Backup, Copy, Database, Restore, Verification]
+OURS = [getattr(models, name) for name in models.__all__]
 
 
 @pytest.mark.parametrize("model", [*OURS, Task])

@@ -28,3 +28,15 @@ def from_first_good_copy(backup: Backup, use: Callable[[Copy], Result]) -> Resul
         except VerificationError as exc:
             problems.append(exc)
     raise problems[0]
+
+
+def require_copies(backup: Backup) -> list[Copy]:
+    """The stored copies of a backup.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    copies = list(backup.copies.exclude(state=Copy.State.PENDING))
+    if not copies:
+        raise NotFoundError(f"Backup {backup.pk} has no stored copy.", "It failed before an archive was stored.")
+    return copies

@@ -21,13 +21,15 @@ from ..core.manifest import Manifest
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check, failures, reason_of
 from ..destinations import LOCAL, LocalDestination, get_destination
-from ..models import AuditEvent, Backup, Copy, Database, Verification
+from ..jobs.claim import Claim
+from ..models import AuditEvent, Backup, Copy, Database, Job, Verification
 from ..models.backup import Verdict, new_backup_id
 from . import audit
 from .audit import Actor
 from .databases import live_path, required_tables
 from .heal import heal_interrupted
-from .locks import database_lock
+from .jobs.ending import Ending
+from .jobs.inline import run_inline
 from .names import archive_name, manifest_name
 
 logger = logging.getLogger(__name__)
@@ -50,24 +52,41 @@ def create_backup(
     evidence; an archive that cannot be proven is removed.
     """
     heal_interrupted()
-    watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
-    with ExitStack() as stack:
-        try:
-            with translated("taking the lock of the database"):
-                stack.enter_context(database_lock(database, alone=False))
-        except BackupError as exc:
-            backup = _new_row(database, actor=actor, trigger=trigger, note=note)
-            _record_failure(backup, exc, actor=actor)
-            return backup
-        return create_locked_backup(database, actor=actor, trigger=trigger, note=note, watch=watch)
+
+    def work(claim: Claim) -> Backup:
+        watch = claim.watch(on_progress=on_progress, is_cancelled=is_cancelled)
+        return create_claimed_backup(database, actor=actor, trigger=trigger, note=note, job=claim.job, watch=watch)
+
+    try:
+        return run_inline(
+            Job.Kind.CREATE,
+            database,
+            actor=actor,
+            trigger=trigger,
+            options={"note": note} if note else {},
+            work=work,
+            ending_of=Ending.of_backup,
+            is_cancelled=is_cancelled,
+        )
+    except BackupError as exc:  # its turn did not come
+        backup = _new_row(database, actor=actor, trigger=trigger, note=note)
+        _record_failure(backup, exc, actor=actor)
+        return backup
 
 
-def create_locked_backup(
-    database: Database, *, actor: Actor, trigger: str, note: str = "", is_held: bool = False, watch: Watch
+def create_claimed_backup(
+    database: Database,
+    *,
+    actor: Actor,
+    trigger: str,
+    note: str = "",
+    is_held: bool = False,
+    job: Job | None,
+    watch: Watch,
 ) -> Backup:
-    """:func:`create_backup` for a caller that holds the lock of ``database`` already."""
+    """:func:`create_backup` for the owner of ``job``, who holds the lock of ``database``."""
     backup = _new_row(database, actor=actor, trigger=trigger, note=note)
-    backup.is_held = is_held
+    backup.is_held, backup.job = is_held, job
     with ExitStack() as stack:
         try:
             with translated("preparing the scratch folder"):
@@ -260,6 +279,7 @@ def _record_outcome(
             finished_at=now,
             requested_by_id=actor.id,
             requested_by_name=actor.name,
+            job=backup.job,
         )
         _audit(backup, actor=actor)
 

@@ -12,18 +12,22 @@ from django.utils import timezone
 
 from .. import conf
 from ..core import manifest as manifests
-from ..core.errors import KeyMissingError, NotFoundError, VerificationError
+from ..core.errors import KeyMissingError, VerificationError
 from ..core.files import scratch_folder
 from ..core.manifest import Manifest
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import STORED_BYTES, Check, failures, reason_of, verdict_for, verify_full, verify_quick
 from ..destinations import get_destination
-from ..models import AuditEvent, Backup, Copy, Verification
+from ..jobs.claim import Claim
+from ..models import AuditEvent, Backup, Copy, Job, Verification
 from ..models.backup import Verdict
 from . import audit
 from .audit import Actor
+from .copies import require_copies
 from .databases import required_tables
 from .heal import heal_interrupted
+from .jobs.ending import Ending
+from .jobs.inline import run_inline
 from .names import manifest_name
 
 _DEEP_LEVELS = (Verification.Level.CREATION, Verification.Level.FULL)
@@ -43,15 +47,35 @@ def verify_backup(
     and backup follow the evidence: see :func:`_settle`.
 
     Raises:
-        NotFoundError: the backup has no stored copy. CancelledError, DeadlineError, DiskFullError
-            and the like: the copy could not be judged; nothing is recorded about it.
+        NotFoundError: the backup has no stored copy. BusyError: its turn did not come.
+            CancelledError, DeadlineError, DiskFullError and the like: the copy could not be judged;
+            nothing is recorded about it.
     """
     heal_interrupted()
-    copies = list(backup.copies.exclude(state=Copy.State.PENDING))
-    if not copies:
-        raise NotFoundError(f"Backup {backup.pk} has no stored copy.", "It failed before an archive was stored.")
-    watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
-    return [_verify_copy(backup, copy, level=level, actor=actor, watch=watch) for copy in copies]
+    require_copies(backup)
+
+    def work(claim: Claim) -> list[Verification]:
+        watch = claim.watch(on_progress=on_progress, is_cancelled=is_cancelled)
+        return verify_claimed_backup(backup, level=level, actor=actor, job=claim.job, watch=watch)
+
+    return run_inline(
+        Job.Kind.VERIFY,
+        backup.database,
+        actor=actor,
+        trigger=Job.Trigger.COMMAND,
+        options={"backups": [backup.pk], "level": level},
+        work=work,
+        ending_of=Ending.of_verifications,
+        is_cancelled=is_cancelled,
+    )
+
+
+def verify_claimed_backup(
+    backup: Backup, *, level: str, actor: Actor, job: Job | None, watch: Watch
+) -> list[Verification]:
+    """:func:`verify_backup` for the owner of ``job``."""
+    copies = require_copies(backup)
+    return [_verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch) for copy in copies]
 
 
 def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
@@ -71,7 +95,9 @@ def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
     return Manifest.from_bytes(content)
 
 
-def _verify_copy(backup: Backup, copy: Copy, *, level: str, actor: Actor, watch: Watch) -> Verification:
+def _verify_copy(
+    backup: Backup, copy: Copy, *, level: str, actor: Actor, job: Job | None, watch: Watch
+) -> Verification:
     started_at = timezone.now()
     checks: list[Check] = []
     verdict, reason, hint = str(Verdict.PASSED), "", ""
@@ -95,6 +121,7 @@ def _verify_copy(backup: Backup, copy: Copy, *, level: str, actor: Actor, watch:
         finished_at=timezone.now(),
         requested_by_id=actor.id,
         requested_by_name=actor.name,
+        job=job,
     )
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         verification.save()

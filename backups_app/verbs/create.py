@@ -11,11 +11,13 @@ from django.utils import timezone
 from ..core.errors import EXIT_CODES, BackupError, CancelledError, InputError, combined_exit_code
 from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import backup_document
-from ..models import Backup, Database
+from ..models import Backup, Database, Job
 from ..services.audit import Actor
 from ..services.catalog import catalog_error
 from ..services.create import create_backup
 from ..services.databases import databases_under_care, get_database, sync_databases
+from ..services.jobs import ask_create
+from .enqueue import add_enqueue, report_queued
 from .output import Output, human_size
 
 HELP = "make verified backups now"
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="databases under care")
     parser.add_argument("--all", action="store_true", help="every database under care")
     parser.add_argument("--note", default="", metavar="TEXT", help="a note kept with the backup")
+    add_enqueue(parser)
 
 
 def run(options: dict[str, Any], output: Output) -> int:
@@ -35,6 +38,13 @@ def run(options: dict[str, Any], output: Output) -> int:
     if options["all"]:
         for each in skipped:
             output.note(f"Note: {each.alias!r} is not under care: {each.reason}.")
+    if options["enqueue"]:
+        jobs = [
+            ask_create(each, actor=Actor.system(), trigger=Job.Trigger.COMMAND, note=options["note"])
+            for each in databases
+        ]
+        report_queued(jobs, output)
+        return combined_exit_code(codes)
     backups: list[Backup] = []
     with cancel_on_signal() as is_cancelled:
         for database in databases:

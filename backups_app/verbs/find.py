@@ -7,7 +7,7 @@ from typing import TypeVar
 from django.db.models import Model, QuerySet
 
 from ..core.errors import InputError, NotFoundError
-from ..models import Backup, Database, Restore
+from ..models import Backup, Database, Job, Restore
 from ..services.databases import get_database
 
 Found = TypeVar("Found", bound=Model)
@@ -29,6 +29,14 @@ def find_restore(given: str) -> Restore:
     """
     restores = Restore.objects.select_related("database", "backup__database", "safety_backup")
     return _find(restores, given, what="restore", where="requests --all")
+
+
+def find_job(given: str) -> Job:
+    """The job with this id, or the only one whose id begins with it.
+
+    Raises: as :func:`find_backup`.
+    """
+    return _find(Job.objects.select_related("database"), given, what="job", where="jobs --all")
 
 
 def _find(rows: QuerySet[Found], given: str, *, what: str, where: str) -> Found:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..documents import health_document
 from ..services.databases import sync_databases
-from ..services.heal import heal_interrupted
+from ..services.jobs.reap import reap_jobs
 from ..services.status import check_health
 from .output import Output, human_age
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: dict[str, Any], output: Output) -> int:
     """Print the health."""
     sync_databases()
-    heal_interrupted()
+    reap_jobs()
     health = check_health()
     output.table(
         ("database", "last verified#", "limit#", "state"),

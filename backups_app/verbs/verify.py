@@ -15,10 +15,12 @@ from ..core.errors import (
 )
 from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import verification_document
-from ..models import Backup, Copy, Verification
+from ..models import Backup, Copy, Job, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
+from ..services.jobs import ask_verify
 from ..services.verify import verify_backup
+from .enqueue import add_enqueue, report_queued
 from .find import find_backup
 from .output import Output
 
@@ -37,11 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ids", nargs="*", metavar="ID", help="ids of backups, or their beginnings")
     parser.add_argument("--all", action="store_true", help="every stored backup")
     parser.add_argument("--level", choices=["quick", "full"], default="full", help="how deep (default: full)")
+    add_enqueue(parser)
 
 
 def run(options: dict[str, Any], output: Output) -> int:
     """Verify each backup; one that fails does not stop the others."""
     backups, codes = _chosen(options, output)
+    if options["enqueue"]:
+        report_queued(_ask(backups, options["level"], codes, output), output)
+        return combined_exit_code(codes)
     verifications: list[Verification] = []
     with cancel_on_signal() as is_cancelled:
         for backup in backups:
@@ -77,6 +83,19 @@ def run(options: dict[str, Any], output: Output) -> int:
     )
     output.document({"verifications": [verification_document(each) for each in verifications]})
     return combined_exit_code(codes)
+
+
+def _ask(backups: list[Backup], level: str, codes: list[int], output: Output) -> list[Job]:
+    """Ask for those that have a copy; the others are reported."""
+    jobs: dict[str, Job] = {}
+    for backup in backups:
+        try:
+            (job,) = ask_verify([backup], level=level, actor=Actor.system(), trigger=Job.Trigger.COMMAND)
+        except BackupError as exc:
+            codes.append(output.error(exc, about=backup.pk))
+        else:
+            jobs[job.pk] = job
+    return list(jobs.values())
 
 
 def _chosen(options: dict[str, Any], output: Output) -> tuple[list[Backup], list[int]]:

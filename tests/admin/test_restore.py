@@ -15,8 +15,8 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import BusyError
+from backups_app.jobs.claim import job_lock
 from backups_app.models import AuditEvent, Backup, Database, Restore
-from backups_app.services.locks import database_lock
 from tests.admin.conftest import Person
 from tests.admin.markup import page_of
 from tests.admin.restores import (
@@ -291,7 +291,7 @@ def test_a_single_person_may_approve_where_four_eyes_are_switched_off(
 def test_an_approval_that_was_kept_from_running_can_be_run_later(
     ben: Person, asked: Restore, shop_file: Path, outside: None
 ):
-    with database_lock(asked.database, alone=False):  # as a backup that runs
+    with job_lock(asked.database):  # as a backup that runs
         page = page_of(ben.post(decision_page(asked, "approve"), RIGHT, follow=True))
     ((kind, text),) = page.messages
     assert (kind, "is running" in text) == ("error", True)
@@ -307,7 +307,7 @@ def test_an_approval_that_was_kept_from_running_can_be_run_later(
 def test_another_approver_may_run_what_was_approved_and_is_named_as_the_one_who_ran_it(
     asked: Restore, ben: Person, shop_file: Path, outside: None
 ):
-    with database_lock(asked.database, alone=False):
+    with job_lock(asked.database):
         ben.post(decision_page(asked, "approve"), RIGHT)
     zoe = somebody("zoe", *APPROVE)
     page = page_of(zoe.post(decision_page(asked, "approve"), RIGHT, follow=True))

@@ -9,8 +9,8 @@ import pytest
 
 from backups_app.core import restore as core_restore
 from backups_app.core.verify import Check
+from backups_app.jobs.claim import job_lock
 from backups_app.models import AuditEvent, Backup, Restore
-from backups_app.services.locks import database_lock
 from tests.console import Finished
 from tests.services.restores.test_request import SPOILED
 from tests.support import holding
@@ -98,7 +98,7 @@ def test_an_archive_spoiled_since_is_exit_code_3(
 
 
 def test_a_busy_database_is_exit_code_4_and_the_same_command_works_later(run: Run, restore_id: str, changed: Backup):
-    with database_lock(changed.database, alone=False):
+    with job_lock(changed.database):
         finished = run("approve", restore_id, "--user", "ben", "--yes", "--json")
     assert finished.code == 4
     assert Restore.objects.get().state == "approved"

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-import uuid
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 
 from django.core.management import call_command
 from django.db import IntegrityError, connections, transaction
-from django.db.models import QuerySet
 from django.utils import timezone
 
 from ... import conf
@@ -29,7 +26,7 @@ from ...core.errors import (
     VerificationError,
     translated,
 )
-from ...core.files import is_scratch_in_use, scratch_folder
+from ...core.files import scratch_folder
 from ...core.progress import ProgressCallback, Watch
 from ...core.restore import (
     LiveFacts,
@@ -40,21 +37,23 @@ from ...core.restore import (
     live_facts,
     noticing_commits,
     recreate,
-    remove_draft,
     require_space,
     restore_in_place,
     schema_version,
 )
 from ...core.sqlite import open_live
-from ...models import AuditEvent, Backup, Restore
+from ...models import AuditEvent, Backup, Job, Restore
 from .. import audit
 from ..audit import Actor
-from ..create import create_locked_backup
+from ..create import create_claimed_backup
 from ..databases import live_path
-from ..heal import heal_interrupted
-from ..locks import database_lock, swapping
+from ..jobs.ending import Ending
+from ..jobs.inline import run_inline
+from ..swapping import swapping
 from .binding import binding_of
+from .ending import RestoreEnding, finish_restore
 from .guards import objections, refuse_objections
+from .heal import heal_restores, scratch_token
 from .preview import facts_for
 from .staging import stage_backup
 
@@ -65,10 +64,6 @@ _MISSED = (
     "Other processes committed after the safety backup was taken and before the content was exchanged: "
     "that is neither in the safety backup nor in the database now."
 )
-
-
-def _scratch_token(restore: Restore) -> str:
-    return f"restore-{restore.pk}"
 
 
 def run_restore(
@@ -96,51 +91,57 @@ def run_restore(
             "A restore cannot run inside a transaction of the site.", "Run it from the command line or a worker."
         )
     heal_restores()
+    with _recording_refusals(restore, actor=actor):  # no job is made for what must not run
+        _require_approved(restore)
+        _require_open(restore)
+    return run_inline(
+        Job.Kind.RESTORE,
+        restore.database,
+        restore=restore,
+        actor=actor,
+        trigger=Job.Trigger.COMMAND,
+        work=lambda claim: run_claimed_restore(
+            restore,
+            actor=actor,
+            job=claim.job,
+            watch=claim.watch(on_progress=on_progress, is_cancelled=is_cancelled),
+        ),
+        ending_of=Ending.of_restore,
+        is_cancelled=is_cancelled,
+    )
+
+
+def run_claimed_restore(restore: Restore, *, actor: Actor, job: Job | None, watch: Watch) -> Restore:
+    """:func:`run_restore` for the owner of ``job``, who holds the lock of the database."""
     with (
         translated("preparing the restore"),
-        database_lock(restore.database, alone=True),
-        scratch_folder(conf.scratch_folder(), _scratch_token(restore)) as folder,
+        scratch_folder(conf.scratch_folder(), scratch_token(restore)) as folder,
     ):
-        _claim(restore, actor=actor)
-        watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
-        ending = _carry_out(restore, folder, actor=actor, watch=watch)
+        with _recording_refusals(restore, actor=actor):
+            _require_approved(restore)
+            _take(restore)
+        ending = _carry_out(restore, folder, actor=actor, job=job, watch=watch)
         # Outside of what turns errors into failures: when the catalogue cannot be written now, the
         # row stays "running", and healing it finds the truth in the live database.
-        _finish(restore, ending, actor=actor)
+        finish_restore(restore, ending, actor=actor)
     return restore
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Ending:
-    """How a run ended."""
-
-    state: str
-    outcome: str = ""
-    hint: str = ""
-    code: str = ""
-
-    @classmethod
-    def of(cls, exc: BackupError) -> _Ending:
-        """A failure, or a cancel."""
-        state = Restore.State.CANCELLED if isinstance(exc, CancelledError) else Restore.State.FAILED
-        return cls(state=state, outcome=exc.message, hint=exc.hint, code=exc.code)
-
-
-def _carry_out(restore: Restore, folder: Path, *, actor: Actor, watch: Watch) -> _Ending:
+def _carry_out(restore: Restore, folder: Path, *, actor: Actor, job: Job | None, watch: Watch) -> RestoreEnding:
     try:
-        return _Run(restore, folder, actor=actor, watch=watch).carry_out()
+        return _Run(restore, folder, actor=actor, job=job, watch=watch).carry_out()
     except BackupError as exc:
-        return _Ending.of(exc)
+        return RestoreEnding.of(exc)
     except Exception as exc:
         logger.exception("An unexpected error ended restore %s", restore.pk)
         unexpected = BackupError(f"An unexpected error: {type(exc).__name__}: {exc}", "See the log; please report it.")
-        return _Ending.of(unexpected)
+        return RestoreEnding.of(unexpected)
 
 
-def _claim(restore: Restore, *, actor: Actor) -> None:
+@contextmanager
+def _recording_refusals(restore: Restore, *, actor: Actor) -> Iterator[None]:
     try:
-        _require_approved(restore)
-        _take(restore)
+        yield
     except RefusedError as exc:
         audit.record(
             "restore",
@@ -187,26 +188,36 @@ def _take(restore: Restore) -> None:
         ) from exc
     restore.refresh_from_db()
     if not claimed:
-        raise RefusedError(
-            f"Restore {restore.pk} is {restore.get_state_display()}; an approval is used once, in time.",
-            "File a new request.",
-        )
+        raise _not_usable(restore)
+
+
+def _require_open(restore: Restore) -> None:
+    if restore.state != Restore.State.APPROVED or restore.expires_at <= timezone.now():
+        raise _not_usable(restore)
+
+
+def _not_usable(restore: Restore) -> RefusedError:
+    return RefusedError(
+        f"Restore {restore.pk} is {restore.get_state_display()}; an approval is used once, in time.",
+        "File a new request.",
+    )
 
 
 class _Run:
     """One run: what it works on, and its steps in order."""
 
-    def __init__(self, restore: Restore, folder: Path, *, actor: Actor, watch: Watch) -> None:
+    def __init__(self, restore: Restore, folder: Path, *, actor: Actor, job: Job | None, watch: Watch) -> None:
         self.restore = restore
         self.folder = folder
         self.actor = actor
+        self.job = job
         self.watch = watch
         self.live = live_path(restore.database)
         self.now: Census | None = None
         self.report: dict[str, Any] = {"notes": []}
         restore.report = self.report
 
-    def carry_out(self) -> _Ending:
+    def carry_out(self) -> RestoreEnding:
         """All steps; raises BackupError while the live database is untouched."""
         staged, census = stage_backup(self.restore.backup, self.folder, watch=self.watch)
         facts, problem = self._look_at_live()
@@ -250,12 +261,13 @@ class _Run:
 
     def _make_safety_backup(self) -> str:
         """Back the live database up; returns why it is too damaged for that, or nothing."""
-        safety = create_locked_backup(
+        safety = create_claimed_backup(
             self.restore.database,
             actor=self.actor,
             trigger=Backup.Trigger.SAFETY,
             note=f"before restore {self.restore.pk}",
             is_held=True,
+            job=self.job,
             watch=self.watch,
         )
         if not safety.archive_sha256:
@@ -273,7 +285,7 @@ class _Run:
     def _save_report(self) -> None:
         self.restore.save(update_fields=["report", "safety_backup"])
 
-    def _restore_in_place(self, staged: Path, expected: Census) -> _Ending:
+    def _restore_in_place(self, staged: Path, expected: Census) -> RestoreEnding:
         try:
             done = self._exchange(staged, expected, watch=self.watch)
         except RestoreCheckError as exc:
@@ -281,7 +293,7 @@ class _Run:
             return self._roll_back(exc)
         self._note_result(done)
         self._migrate()
-        return _Ending(state=Restore.State.SUCCEEDED)
+        return RestoreEnding(state=Restore.State.SUCCEEDED)
 
     def _exchange(self, staged: Path, expected: Census, *, watch: Watch) -> Restored:
         wait_seconds = conf.get("RESTORE_WAIT_SECONDS")
@@ -298,7 +310,7 @@ class _Run:
         )
         self.report["notes"] += done.notes
 
-    def _roll_back(self, failure: RestoreCheckError) -> _Ending:
+    def _roll_back(self, failure: RestoreCheckError) -> RestoreEnding:
         """Put the safety backup back. Whatever happens, both outcomes are in the report."""
         safety = self.restore.safety_backup
         if safety is None:  # it was made before anything was touched
@@ -317,20 +329,20 @@ class _Run:
             self.report["roll_back_error"] = reason
             if isinstance(exc, RestoreCheckError):
                 self.report["roll_back_checks"] = [check.as_dict() for check in exc.restored.checks]
-            return _Ending(
+            return RestoreEnding(
                 state=Restore.State.FAILED,
                 outcome=f"{failure.message} Rolling back failed too: {reason}",
                 hint=f"The database needs a look. When the cause is gone, restore the safety backup {safety.pk}.",
                 code=failure.code,
             )
         self.report["roll_back_checks"] = [check.as_dict() for check in done.checks]
-        return _Ending(
+        return RestoreEnding(
             state=Restore.State.ROLLED_BACK,
             outcome=f"{failure.message} The safety backup {safety.pk} was put back and checked.",
             code=failure.code,
         )
 
-    def _recreate(self, staged: Path, census: Census, problem: str) -> _Ending:
+    def _recreate(self, staged: Path, census: Census, problem: str) -> RestoreEnding:
         """The live file is missing or too damaged to read: nothing to back up, nothing to keep open."""
         self.watch.check()
         self.report["recreating"] = problem
@@ -358,7 +370,7 @@ class _Run:
             tables=census.tables,
         )
         self._migrate()
-        return _Ending(state=Restore.State.SUCCEEDED)
+        return RestoreEnding(state=Restore.State.SUCCEEDED)
 
     def _migrate(self) -> None:
         """Run the site's migrations when asked, else say which are pending. The restore stands either way."""
@@ -393,128 +405,3 @@ def pending_migrations(alias: str) -> list[str]:
         executor = MigrationExecutor(connections[alias])
         plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
     return [f"{migration.app_label}.{migration.name}" for migration, _ in plan]
-
-
-def heal_restores() -> list[Restore]:
-    """Finish the rows of restores whose process died, by looking at the live database; returns them.
-
-    The copy is one transaction, and it moves the schema version: the live database holds the old
-    content when the version is still the one noted before the copy. Else it holds the new one, unless
-    others changed the schema since and its rows are still those of the safety backup. A row stays
-    ``running`` while the live database is locked. What the dead left in scratch is removed.
-    """
-    healed: list[Restore] = []
-    for restore in list(_running()):
-        if is_scratch_in_use(conf.scratch_folder(), _scratch_token(restore)):
-            continue
-        restore.refresh_from_db()  # it may have ended between the two looks
-        if restore.state != Restore.State.RUNNING:
-            continue
-        try:
-            ending = _ending_of_the_dead(restore)
-        except BusyError as exc:
-            logger.warning("How restore %s ended cannot be told yet: %s", restore.pk, exc)
-            continue
-        if _finish(restore, ending, actor=Actor.system()):
-            healed.append(restore)
-    heal_interrupted()
-    return healed
-
-
-def _running() -> QuerySet[Restore]:
-    return Restore.objects.filter(state=Restore.State.RUNNING).select_related(
-        "database", "backup__database", "safety_backup"
-    )
-
-
-def _ending_of_the_dead(restore: Restore) -> _Ending:
-    """What the live database says of a restore whose process died.
-
-    Raises:
-        BusyError: it is locked.
-    """
-    report = restore.report = dict(restore.report or {})
-    is_replaced = False
-    try:
-        live = live_path(restore.database)
-        if "recreating" in report:
-            remove_draft(live, restore.pk)
-            _read_census(restore, live)  # it could not be read before
-            is_replaced = True
-        elif "schema_version_before" in report:
-            is_replaced = _is_replaced(restore, live, int(report["schema_version_before"]))
-    except BusyError:
-        raise
-    except BackupError as exc:
-        return _Ending(
-            state=Restore.State.FAILED,
-            outcome=f"The process that ran this restore ended, and the live database cannot be read: {exc.message}",
-            hint="Look for files named .damaged-… beside it, and file a new request.",
-            code="interrupted",
-        )
-    if is_replaced:
-        report.setdefault("notes", []).append("The process ended after the copy; the check was not made.")
-        return _Ending(state=Restore.State.SUCCEEDED)
-    return _Ending(
-        state=Restore.State.FAILED,
-        outcome="The process that ran this restore ended before the copy was committed; "
-        "the live database is as it was.",
-        hint="File a new request.",
-        code="interrupted",
-    )
-
-
-def _is_replaced(restore: Restore, live: Path, before: int) -> bool:
-    if schema_version(live) == before:
-        return False
-    if restore.safety_backup is None:
-        return True
-    # Others may have run VACUUM or changed the schema since: whose rows are these?
-    found = _read_census(restore, live)
-    return _distance(restore.backup, found) <= _distance(restore.safety_backup, found)
-
-
-def _read_census(restore: Restore, live: Path) -> Census:
-    wait = conf.get("BUSY_TIMEOUT_SECONDS")
-    with (
-        translated(f"reading {live.name}"),
-        scratch_folder(conf.scratch_folder(), f"heal-{restore.pk}-{uuid.uuid4().hex}") as staging,
-        open_live(live, staging=staging, busy_timeout_seconds=wait, watch=Watch()) as opened,
-    ):
-        return take_census(opened.connection, watch=Watch())
-
-
-def _distance(backup: Backup, found: Census) -> tuple[int, int]:
-    """How far a database is from a backup: tables with another number of rows, and rows too many or too few."""
-    expected = {name: int(rows) for name, rows in backup.tables.items()}
-    gaps = [abs(expected.get(name, -1) - found.tables.get(name, -1)) for name in expected.keys() | found.tables.keys()]
-    return sum(gap > 0 for gap in gaps), sum(gaps)
-
-
-def _finish(restore: Restore, ending: _Ending, *, actor: Actor) -> bool:
-    """Record how a running restore ended; False when somebody else has done so already."""
-    restore.state = Restore.State(ending.state)
-    restore.outcome, restore.hint, restore.failure_code = ending.outcome, ending.hint, ending.code
-    restore.finished_at = timezone.now()
-    is_good = ending.state == Restore.State.SUCCEEDED
-    with transaction.atomic(using=conf.CATALOG_ALIAS):
-        changed = Restore.objects.filter(pk=restore.pk, state=Restore.State.RUNNING).update(
-            state=restore.state,
-            outcome=restore.outcome,
-            hint=restore.hint,
-            failure_code=restore.failure_code,
-            finished_at=restore.finished_at,
-            report=restore.report,
-            safety_backup=restore.safety_backup,
-        )
-        if changed:
-            shown = str(restore.get_state_display())
-            audit.record(
-                "restore",
-                actor=actor,
-                outcome=AuditEvent.Outcome.DONE if is_good else AuditEvent.Outcome.FAILED,
-                database_name=restore.database.name,
-                subject=restore.pk,
-                detail=f"{shown}: {ending.outcome}" if ending.outcome else shown,
-            )
-    return bool(changed)

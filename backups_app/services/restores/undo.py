@@ -11,14 +11,16 @@ from django.utils import timezone
 from ... import conf
 from ...core.errors import BackupError, RefusedError
 from ...core.progress import ProgressCallback, Watch
-from ...models import AuditEvent, Restore
+from ...models import AuditEvent, Job, Restore
 from .. import audit
 from ..audit import Actor
+from ..jobs.ask import ask_restore
 from .decide import approver_of, requester_of
 from .guards import GUARDS
+from .heal import heal_restores
 from .preview import preview_restore
 from .request import file_request
-from .run import heal_restores, run_restore
+from .run import run_restore
 
 
 def undo_restore(
@@ -28,15 +30,47 @@ def undo_restore(
     on_progress: ProgressCallback | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Restore:
-    """Put back the content from before ``restore``; returns the new restore.
-
-    Either person of that restore may do it at once while its approval window is open: the two
-    of them have approved this content together. Later, and for anybody else, a request is filed
-    that needs a fresh approval. No guard speaks against an undo.
+    """:func:`request_undo`, and run it in this process when it is approved; returns the new restore.
 
     Raises:
-        RefusedError: there is nothing to undo, or an undo is there already. BusyError: a backup or
-            restore of the database runs. No open request is left after them.
+        RefusedError: as :func:`request_undo`. BusyError: a backup or restore of the database runs.
+            No open request is left after them.
+    """
+    undo = request_undo(restore, actor=actor)
+    if undo.state != Restore.State.APPROVED:
+        return undo
+    try:
+        return run_restore(undo, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
+    except BackupError as exc:
+        _withdraw(undo, exc, actor=actor)
+        raise
+
+
+def ask_undo(restore: Restore, *, actor: Actor, trigger: str) -> tuple[Restore, Job | None]:
+    """:func:`request_undo`, and ask a worker to run it when it is approved.
+
+    Raises:
+        RefusedError, BusyError: as :func:`undo_restore`.
+    """
+    undo = request_undo(restore, actor=actor)
+    if undo.state != Restore.State.APPROVED:
+        return undo, None
+    try:
+        return undo, ask_restore(undo, actor=actor, trigger=trigger)
+    except BackupError as exc:
+        _withdraw(undo, exc, actor=actor)
+        raise
+
+
+def request_undo(restore: Restore, *, actor: Actor) -> Restore:
+    """File the restore that puts back the content from before ``restore``; returns it.
+
+    It is approved at once for either person of that restore while its approval window is open: the
+    two of them have approved this content together. Later, and for anybody else, it needs a fresh
+    approval. No guard speaks against an undo.
+
+    Raises:
+        RefusedError: there is nothing to undo, or an undo is there already.
     """
     heal_restores()
     restore.refresh_from_db()
@@ -47,14 +81,9 @@ def undo_restore(
         restore.refresh_from_db()
         undo = _file_undo(restore, actor=actor, preview=preview)
         other = _other_person(restore, actor)
-        if other is None or not is_at_once:
-            return undo
-        _approve_with(undo, other, actor=actor)
-    try:
-        return run_restore(undo, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
-    except BackupError as exc:
-        _withdraw(undo, exc, actor=actor)
-        raise
+        if other is not None and is_at_once:
+            _approve_with(undo, other, actor=actor)
+    return undo
 
 
 def _preview(restore: Restore) -> dict[str, Any] | None:

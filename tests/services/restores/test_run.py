@@ -18,14 +18,15 @@ from backups_app.core import restore as core_restore
 from backups_app.core.errors import BusyError, RefusedError
 from backups_app.core.files import scratch_folder
 from backups_app.core.verify import Check
+from backups_app.jobs.claim import job_lock
 from backups_app.models import AuditEvent, Backup, Database, Restore
-from backups_app.services import locks
+from backups_app.services import swapping
 from backups_app.services.create import create_backup
 from backups_app.services.databases import add_database
 from backups_app.services.extract import extract_backup
-from backups_app.services.locks import database_lock, is_swapping
 from backups_app.services.restores import approve_restore, heal_restores, request_restore, run_restore
 from backups_app.services.restores import run as run_module
+from backups_app.services.swapping import is_swapping
 from tests.services.restores.conftest import ANNA, BEN, CARL
 from tests.services.restores.test_request import SPOILED
 from tests.support import (
@@ -107,7 +108,7 @@ def test_the_safety_backup_holds_rows_that_were_only_in_the_wal(
 def test_commits_that_neither_the_safety_backup_nor_the_database_holds_are_told(
     approved: Restore, outside_transactions: None, shop_file: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    make = run_module.create_locked_backup
+    make = run_module.create_claimed_backup
 
     def make_and_let_others_write(*arguments: object, **options: object) -> Backup:
         safety = make(*arguments, **options)  # type: ignore[arg-type]
@@ -115,7 +116,7 @@ def test_commits_that_neither_the_safety_backup_nor_the_database_holds_are_told(
             connection.execute("INSERT INTO product (name) VALUES ('too late')")
         return safety
 
-    monkeypatch.setattr(run_module, "create_locked_backup", make_and_let_others_write)
+    monkeypatch.setattr(run_module, "create_claimed_backup", make_and_let_others_write)
     restore = run_restore(approved, actor=BEN)
     assert restore.state == "succeeded"
     assert any("after the safety backup" in note for note in restore.report["notes"])
@@ -426,17 +427,17 @@ def test_migrations_that_cannot_be_looked_at_are_a_note_and_not_a_failed_restore
 def test_a_catalogue_that_cannot_be_written_at_the_end_never_calls_a_restore_failed(
     approved: Restore, outside_transactions: None, shop_file: Path, monkeypatch: pytest.MonkeyPatch, extracted
 ):
-    original = run_module._finish
+    original = run_module.finish_restore
 
     def broken(*_args: object, **_options: object) -> bool:
         raise OperationalError("database is locked")
 
-    monkeypatch.setattr(run_module, "_finish", broken)
+    monkeypatch.setattr(run_module, "finish_restore", broken)
     with pytest.raises(OperationalError):
         run_restore(approved, actor=BEN)
     assert Restore.objects.get(pk=approved.pk).state == "running"
     assert live(shop_file) == extracted(approved.backup)
-    monkeypatch.setattr(run_module, "_finish", original)
+    monkeypatch.setattr(run_module, "finish_restore", original)
     assert [each.pk for each in heal_restores()] == [approved.pk]
     healed = Restore.objects.get(pk=approved.pk)
     assert healed.state == "succeeded"
@@ -450,7 +451,7 @@ def test_a_backup_that_runs_keeps_a_restore_out_and_the_approval_stays(
     approved: Restore, outside_transactions: None, shop_file: Path
 ):
     before = live(shop_file)
-    with database_lock(approved.database, alone=False):
+    with job_lock(approved.database):
         with pytest.raises(BusyError) as raised:
             run_restore(approved, actor=BEN)
     assert raised.value.exit_code == 4
@@ -488,7 +489,7 @@ def test_the_swap_is_announced_for_the_time_of_the_copy_only(
 
     @contextmanager
     def announced(database: Database):
-        with locks.swapping(Database(name="x", alias="default")):
+        with swapping.swapping(Database(name="x", alias="default")):
             yield
 
     def look(*args: object, **options: object) -> object:

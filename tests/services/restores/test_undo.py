@@ -11,9 +11,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import BusyError, RefusedError
+from backups_app.jobs.claim import job_lock
 from backups_app.models import AuditEvent, Backup, Database, Restore
 from backups_app.services.audit import Actor
-from backups_app.services.locks import database_lock
 from backups_app.services.restores import approve_restore, request_restore, run_restore, undo_restore
 from tests.services.restores.conftest import ANNA, BEN, CARL
 from tests.support import connected, content_through
@@ -141,7 +141,7 @@ def test_a_failed_restore_cannot_be_undone(approved: Restore, outside_transactio
 
 def test_a_busy_database_leaves_no_open_undo_behind(done: Restore, shop_file: Path):
     now = live(shop_file)
-    with database_lock(done.database, alone=False), pytest.raises(BusyError):
+    with job_lock(done.database), pytest.raises(BusyError):
         undo_restore(done, actor=ANNA)
     assert live(shop_file) == now
     assert [each.state for each in done.undos.all()] == ["cancelled"]

@@ -1,4 +1,4 @@
-"""One lock per database: backups share it, a restore has it alone. It frees itself on ``kill -9``."""
+"""The lock that tells visitors of a site that its database is being exchanged. It frees itself on ``kill -9``."""
 
 from __future__ import annotations
 
@@ -7,24 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .. import conf
-from ..core.errors import BusyError
 from ..core.files import file_lock
 from ..models import Database
-
-
-@contextmanager
-def database_lock(database: Database, *, alone: bool) -> Iterator[None]:
-    """Hold the lock of ``database`` until the block ends.
-
-    Raises:
-        BusyError: a restore runs (or, for ``alone``, a backup or a restore).
-    """
-    path = conf.state_folder() / "locks" / f"{database.identity}.lock"
-    with file_lock(path, blocking=False, shared=not alone) as is_ours:
-        if not is_ours:
-            what = "A backup or a restore" if alone else "A restore"
-            raise BusyError(f"{what} of {database.name} is running.", "Try again when it has ended.")
-        yield
 
 
 def _swap_lock(alias: str) -> Path:

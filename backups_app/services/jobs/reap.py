@@ -1,0 +1,168 @@
+"""Find the jobs of dead owners, learn what became of them, and queue them again or close them."""
+
+from __future__ import annotations
+
+import logging
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from ... import conf
+from ...jobs.claim import job_lock
+from ...jobs.queue import wake
+from ...models import AuditEvent, Backup, Database, Job, Restore
+from .. import audit
+from ..audit import Actor
+from ..heal import heal_interrupted
+from ..restores.heal import heal_restores
+from .ending import Ending
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+"""How often a job is begun before it is given up: what kills its worker each time must not do so for ever."""
+
+
+def reap_jobs() -> list[Job]:
+    """Settle every job of this host whose owner died; returns them as they are now.
+
+    Backups, verifications and the like are queued again; a restore ends as what the live database
+    says. A restore that cannot be judged while its database is locked stays ``running``.
+    """
+    heal_interrupted()
+    dead = []
+    for job in _running_here():
+        with job_lock(job.database) as is_ours:
+            if is_ours and _bury(job):
+                dead.append(job)
+    for job in dead:
+        if job.state == Job.State.QUEUED:
+            wake(job.pk)
+    return dead
+
+
+def bury_dead_of(database: Database | None) -> None:
+    """:func:`reap_jobs` for one database, by a process that holds its lock."""
+    heal_interrupted()
+    for job in Job.objects.filter(database=database, state=Job.State.RUNNING):
+        _bury(job)
+
+
+def _running_here() -> list[Job]:
+    running = Job.objects.filter(state=Job.State.RUNNING).select_related("database")
+    return [job for job in running if conf.is_catalog_local() or job.host == conf.host_name()]
+
+
+def _bury(job: Job) -> bool:
+    """Settle a job whose lock this process holds, so nobody works on it; False when it is settled or stays."""
+    token = job.token
+    job.refresh_from_db()
+    if job.state != Job.State.RUNNING or job.token != token:
+        return False
+    ending = _ending_of_dead(job)
+    if ending is None:
+        return False
+    if ending.state == Job.State.QUEUED and _queue_again(job, ending):
+        return True
+    if ending.state == Job.State.QUEUED:
+        ending = Ending(
+            state=Job.State.INTERRUPTED,
+            outcome="The process that did this job ended before it was finished.",
+            hint="Another job of the same kind waits already and does its work.",
+            code="interrupted",
+        )
+    return _close(job, ending)
+
+
+def _ending_of_dead(job: Job) -> Ending | None:
+    """What became of the work; None while that cannot be told."""
+    if job.kind == Job.Kind.RESTORE:
+        return _ending_of_restore(job)
+    if job.kind == Job.Kind.CREATE:
+        backup = job.backups.order_by("-created_at").first()
+        if backup is not None and backup.state == Backup.State.RUNNING:
+            return None  # its files cannot be removed yet
+        if backup is not None and backup.failure_code != "interrupted":
+            return Ending.of_backup(backup)  # all but the job's own row was written
+    return _interrupted(job)
+
+
+def _interrupted(job: Job) -> Ending:
+    if job.cancel_requested_at is not None:
+        return Ending(state=Job.State.CANCELLED, outcome="It was cancelled, and its process ended.", code="cancelled")
+    if job.is_inline or job.attempts >= MAX_ATTEMPTS:
+        tries = f" It was tried {job.attempts} times." if job.attempts > 1 else ""
+        return Ending(
+            state=Job.State.INTERRUPTED,
+            outcome=f"The process that did this job ended before it was finished.{tries}",
+            hint="Nothing half-made is left. Ask for it again.",
+            code="interrupted",
+        )
+    return Ending(state=Job.State.QUEUED)
+
+
+def _ending_of_restore(job: Job) -> Ending | None:
+    restore = job.restore
+    if restore is None:
+        return _interrupted(job)
+    was_running = restore.state == Restore.State.RUNNING
+    heal_restores()
+    restore.refresh_from_db()
+    if restore.state == Restore.State.RUNNING:
+        return None  # its database is locked: how it ended cannot be told yet
+    if restore.state == Restore.State.APPROVED:
+        return _interrupted(job)  # nothing was begun
+    if not was_running:
+        return Ending.of_restore(restore)
+    return Ending(
+        state=Job.State.INTERRUPTED,
+        outcome=restore.outcome or "The process ended after the database was exchanged; the check was not made.",
+        hint=restore.hint,
+        code="interrupted",
+    )
+
+
+def _queue_again(job: Job, ending: Ending) -> bool:
+    try:
+        with transaction.atomic(using=conf.CATALOG_ALIAS):
+            changed = _mine(job).update(
+                state=ending.state,
+                owner="",
+                phase="",
+                phase_started_at=None,
+                done_bytes=0,
+                total_bytes=0,
+                woken_at=None,
+            )
+    except IntegrityError:
+        return False
+    if changed:
+        logger.warning("Job %s was queued again: its process ended.", job.pk)
+        job.refresh_from_db()
+    return bool(changed)
+
+
+def _close(job: Job, ending: Ending) -> bool:
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        changed = _mine(job).update(
+            state=ending.state,
+            outcome=ending.outcome,
+            hint=ending.hint,
+            failure_code=ending.code,
+            finished_at=timezone.now(),
+        )
+        if changed:
+            audit.record(
+                f"{job.kind}-job",
+                actor=Actor.system(),
+                outcome=AuditEvent.Outcome.DONE if ending.state == Job.State.SUCCEEDED else AuditEvent.Outcome.FAILED,
+                database_name=job.database.name if job.database else "",
+                subject=job.pk,
+                detail=f"{ending.state}: its process ended" + (f": {ending.outcome}" if ending.outcome else ""),
+            )
+    job.refresh_from_db()
+    return bool(changed)
+
+
+def _mine(job: Job):  # type: ignore[no-untyped-def]
+    return Job.objects.filter(pk=job.pk, state=Job.State.RUNNING, token=job.token)

@@ -1,0 +1,124 @@
+"""What a worker does with the id of a job."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from django.db import IntegrityError, transaction
+
+from ... import conf
+from ...core.errors import BackupError, NotFoundError
+from ...jobs.claim import Claim, claim_queued, job_lock
+from ...jobs.queue import wake
+from ...models import Backup, Database, Job, Verification
+from ..audit import Actor
+from ..create import create_claimed_backup
+from ..restores.run import run_claimed_restore
+from ..verify import verify_claimed_backup
+from .ending import Ending, finish
+from .inline import recorded
+from .reap import bury_dead_of
+
+logger = logging.getLogger(__name__)
+
+
+def run_job(job_id: str) -> None:
+    """Do a queued job, once, whoever else was woken for it; never raises for what the job meets.
+
+    Nothing happens when it is not queued any more. While another job of its database runs it
+    stays queued: the end of that one, or the clock, wakes somebody for it.
+    """
+    job = Job.objects.select_related("database").filter(pk=job_id, state=Job.State.QUEUED).first()
+    if job is None:
+        return
+    with job_lock(job.database) as is_ours:
+        if not is_ours:
+            return
+        claim = _claim(job)
+        if claim is None:
+            return
+        _do(claim)
+    wake_waiting_of(job.database)
+
+
+def wake_waiting_of(database: Database | None) -> None:
+    """Wake a worker for what waited for this database, the oldest first."""
+    waiting = Job.objects.filter(database=database, state=Job.State.QUEUED).order_by("created_at").first()
+    if waiting is not None:
+        wake(waiting.pk)
+
+
+def _claim(job: Job) -> Claim | None:
+    for _attempt in range(2):
+        try:
+            with transaction.atomic(using=conf.CATALOG_ALIAS):
+                return claim_queued(job.pk)
+        except IntegrityError:
+            # The lock is ours and yet another row says "running": its owner died.
+            bury_dead_of(job.database)
+    logger.warning("Job %s waits: an earlier job of its database ended without a record.", job.pk)
+    return None
+
+
+def _do(claim: Claim) -> None:
+    try:
+        with recorded(claim):
+            finish(claim, _WORK[claim.job.kind](claim))
+    except BackupError as exc:
+        logger.info("Job %s: %s", claim.job.pk, exc.message)
+    except Exception:  # noqa: BLE001 - recorded and logged; the worker goes on with the next one
+        logger.info("Job %s failed.", claim.job.pk)
+
+
+def actor_of(job: Job) -> Actor:
+    """Who asked for a job."""
+    return Actor(id=job.requested_by_id, name=job.requested_by_name)
+
+
+def _create(claim: Claim) -> Ending:
+    job = claim.job
+    if job.database is None:
+        raise NotFoundError("The job names no database.", "Ask again.")
+    note = str(job.options.get("note", ""))
+    backup = create_claimed_backup(
+        job.database, actor=actor_of(job), trigger=job.trigger, note=note, job=job, watch=claim.watch()
+    )
+    return Ending.of_backup(backup)
+
+
+def _verify(claim: Claim) -> Ending:
+    job, watch = claim.job, claim.watch()
+    level = str(job.options.get("level", Verification.Level.FULL))
+    found = list(job.verifications.select_related("backup"))  # by an attempt that was interrupted
+    judged = {each.backup_id for each in found}
+    for backup in _backups_of(job):
+        if backup.pk not in judged:
+            found += verify_claimed_backup(backup, level=level, actor=actor_of(job), job=job, watch=watch)
+    return Ending.of_verifications(found)
+
+
+def _backups_of(job: Job) -> list[Backup]:
+    """The backups that a job names, or the newest verified one of its database."""
+    named = Backup.objects.select_related("database").filter(database=job.database)
+    if "backups" in job.options:
+        return list(named.filter(pk__in=job.options["backups"]))
+    newest = named.filter(state=Backup.State.VERIFIED).order_by("-taken_at").first()
+    if newest is None:
+        raise NotFoundError("There is no verified backup to look at.", "Make one first.")
+    return [newest]
+
+
+def _restore(claim: Claim) -> Ending:
+    job = claim.job
+    if job.restore is None:
+        raise NotFoundError("The job names no restore.", "Ask again.")
+    restore = run_claimed_restore(job.restore, actor=actor_of(job), job=job, watch=claim.watch())
+    return Ending.of_restore(restore)
+
+
+_WORK: dict[str, Callable[[Claim], Ending]] = {
+    Job.Kind.CREATE: _create,
+    Job.Kind.VERIFY: _verify,
+    Job.Kind.RESTORE: _restore,
+}
