@@ -24,6 +24,7 @@ from ...verbs import (
     create,
     databases,
     demo,
+    notify_test,
     reject,
     requests,
     restore,
@@ -48,6 +49,7 @@ VERBS: dict[str, ModuleType] = {
     "databases": databases,
     "add-database": add_database,
     "status": status,
+    "notify-test": notify_test,
     "demo": demo,
 }
 
