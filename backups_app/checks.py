@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -94,6 +95,16 @@ def _is_table_map(value: object) -> bool:
     )
 
 
+def _is_list_of_emails(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(
+        isinstance(each, str) and re.fullmatch(r"[^@\s]+@[^@\s]+", each) for each in value
+    )
+
+
+def _is_list_of_web_addresses(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(conf.is_web_address(each) for each in value)
+
+
 # Setting → is the value usable, and what it should be.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "HOME": (lambda value: value is None or isinstance(value, str | Path), "a path"),
@@ -108,9 +119,19 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "FOUR_EYES": (lambda value: isinstance(value, bool), "True or False"),
     "APPROVAL_HOURS": (lambda value: _is_number(value) and value > 0, "a positive number of hours"),
     "INTEGRITY_CHECK_MAX_BYTES": (lambda value: isinstance(value, int) and value >= 0, "a number of bytes"),
+    "NOTIFY_EMAILS": (lambda value: value is None or _is_list_of_emails(value), "a list of mail addresses, or None"),
+    "NOTIFY_REMIND_HOURS": (lambda value: _is_number(value) and 0 < value <= 24 * 30, "hours, at most 720"),
+    "WEBHOOK_URLS": (
+        lambda value: value is None or _is_list_of_web_addresses(value),
+        "a list of http or https addresses, or None",
+    ),
+    "HEARTBEAT_URL": (lambda value: value in (None, "") or conf.is_web_address(value), "an http or https address"),
     "ZSTD_LEVEL": (lambda value: isinstance(value, int) and 1 <= value <= 19, "a whole number from 1 to 19"),
     "ZSTD_WORKERS": (lambda value: isinstance(value, int) and 0 <= value <= 16, "a whole number from 0 to 16"),
 }
+
+# Their values hold tokens, which belong in no message.
+_SECRET_NAMES = ("WEBHOOK_URLS", "HEARTBEAT_URL")
 
 
 @register(TAG)
@@ -133,9 +154,10 @@ def check_settings(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> l
             continue
         is_usable, expected = _RULES[name]
         if not is_usable(value):
+            shown = "" if name in _SECRET_NAMES else f" is {value!r}, which"
             found.append(
                 Error(
-                    f"BACKUPS[{name!r}] is {value!r}, which cannot be used.",
+                    f"BACKUPS[{name!r}]{shown} cannot be used.",
                     hint=f"Give {expected}.",
                     id="backups.E005",
                 )
@@ -170,6 +192,25 @@ def check_home(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[
                     id="backups.E007",
                 )
             )
+    return found
+
+
+@register(TAG)
+def check_secrets(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """What the environment holds in place of a setting can be read and used."""
+    given = getattr(settings, "BACKUPS", {})
+    found: list[CheckMessage] = []
+    for name, read in (("WEBHOOK_URLS", conf.webhook_urls), ("HEARTBEAT_URL", lambda: [conf.heartbeat_url() or None])):
+        if not isinstance(given, dict) or given.get(name):
+            continue  # a setting is judged by check_settings
+        try:
+            is_usable = all(each is None or conf.is_web_address(each) for each in read())
+            fault = "" if is_usable else f"BACKUPS_{name} in the environment cannot be used."
+        except ImproperlyConfigured as exc:
+            fault = str(exc)
+        if fault:
+            hint = f"Give http or https addresses in BACKUPS_{name}, or a file with them in BACKUPS_{name}_FILE."
+            found.append(Error(fault, hint=hint, id="backups.E020"))
     return found
 
 

@@ -10,6 +10,7 @@ import os
 import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -42,6 +43,14 @@ DEFAULTS: dict[str, Any] = {
     "APPROVAL_HOURS": 24,
     # Up to this size a new backup gets integrity_check, above it quick_check.
     "INTEGRITY_CHECK_MAX_BYTES": 64 << 20,
+    # Receivers of mail on failure and recovery. None: the addresses in the setting ADMINS.
+    "NOTIFY_EMAILS": None,
+    # A failure that stays is mailed again after this time, not at each run.
+    "NOTIFY_REMIND_HOURS": 24,
+    # Addresses that get each outcome as JSON. Secret: better $BACKUPS_WEBHOOK_URLS, or a file, see given_or_secret().
+    "WEBHOOK_URLS": None,
+    # A dead man's switch: called after each backup, with /fail after each failure. Secret as well.
+    "HEARTBEAT_URL": None,
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }
@@ -104,3 +113,62 @@ def state_folder() -> Path:
 def roots() -> list[Path]:
     """Folders below which other databases may be added, absolute with links resolved."""
     return [Path(root).expanduser().resolve() for root in get("ROOTS")]
+
+
+# Who is told
+
+
+def notify_emails() -> list[str]:
+    """Addresses that get mail."""
+    given = get("NOTIFY_EMAILS")
+    if given is not None:
+        return [str(each) for each in given]
+    # Names with addresses; addresses alone from Django 6.0 on.
+    return [each if isinstance(each, str) else str(each[1]) for each in getattr(settings, "ADMINS", [])]
+
+
+def webhook_urls() -> list[str]:
+    """Addresses that get each outcome; each may hold a token.
+
+    Raises:
+        ImproperlyConfigured: the file that holds them cannot be read.
+    """
+    given = given_or_secret("WEBHOOK_URLS")
+    return given.replace(",", " ").split() if isinstance(given, str) else [str(each) for each in given]
+
+
+def heartbeat_url() -> str:
+    """The address of the dead man's switch, or ""; it may hold a token.
+
+    Raises:
+        ImproperlyConfigured: the file that holds it cannot be read.
+    """
+    return str(given_or_secret("HEARTBEAT_URL")).strip()
+
+
+def given_or_secret(name: str) -> Any:
+    """The setting; else ``$BACKUPS_<name>``; else the content of the file in ``$BACKUPS_<name>_FILE``; else "".
+
+    Raises:
+        ImproperlyConfigured: the file cannot be read.
+    """
+    given = get(name) or os.environ.get(f"BACKUPS_{name}")
+    path = os.environ.get(f"BACKUPS_{name}_FILE")
+    if given or not path:
+        return given or ""
+    try:
+        return Path(path).read_text("utf-8").strip()
+    except (OSError, ValueError) as exc:
+        why = exc.strerror if isinstance(exc, OSError) else "it is not text"
+        raise ImproperlyConfigured(f"The file named by BACKUPS_{name}_FILE cannot be read: {why}.") from exc
+
+
+def is_web_address(value: object) -> bool:
+    """Whether this is an absolute http or https address that can be called."""
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or " " in value:
+        return False
+    try:
+        parts = urlsplit(value)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

@@ -9,6 +9,7 @@ from .core.manifest import utc_text
 from .models import Backup, Database, Job, Restore, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
+from .services.notifications.trial import Trial
 from .services.status import Health
 
 Document = dict[str, Any]
@@ -63,6 +64,16 @@ def verification_document(verification: Verification) -> Document:
         "checks": verification.checks,
         "started_at": _time(verification.started_at),
         "finished_at": _time(verification.finished_at),
+    }
+
+
+def trial_document(trial: Trial) -> Document:
+    """How a test message to one receiver fared."""
+    return {
+        "channel": str(trial.receiver.channel),
+        "receiver": trial.receiver.name,
+        "delivered": trial.is_delivered,
+        "reason": trial.reason or None,
     }
 
 

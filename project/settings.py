@@ -18,7 +18,17 @@ def _words(name: str, separator: str = ",") -> list[str]:
     return [word.strip() for word in os.environ.get(name, "").split(separator) if word.strip()]
 
 
-DEBUG = os.environ.get("DJANGO_DEBUG", "").lower() in ("1", "true", "yes", "on")
+def _is_on(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "yes", "on")
+
+
+def _secret(name: str) -> str:
+    """A secret of the environment, or of the file that ``NAME_FILE`` names."""
+    path = os.environ.get(f"{name}_FILE")
+    return os.environ.get(name) or (Path(path).read_text("utf-8").strip() if path else "")
+
+
+DEBUG = _is_on("DJANGO_DEBUG")
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or load_secret_key(HOME / "state" / "secret_key")
 ALLOWED_HOSTS = _words("DJANGO_ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
 
@@ -120,6 +130,17 @@ TIME_ZONE = "UTC"
 USE_I18N = True
 USE_TZ = True
 
+# The mail server that notifications go through.
+EMAIL_HOST = os.environ.get("DJANGO_EMAIL_HOST", "localhost")
+EMAIL_PORT = int(os.environ.get("DJANGO_EMAIL_PORT") or 25)
+EMAIL_HOST_USER = os.environ.get("DJANGO_EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = _secret("DJANGO_EMAIL_HOST_PASSWORD")
+EMAIL_USE_TLS = _is_on("DJANGO_EMAIL_USE_TLS")
+EMAIL_USE_SSL = _is_on("DJANGO_EMAIL_USE_SSL")
+EMAIL_TIMEOUT = 10
+EMAIL_SUBJECT_PREFIX = "[backups] "
+DEFAULT_FROM_EMAIL = os.environ.get("DJANGO_DEFAULT_FROM_EMAIL", "backups@localhost")
+
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True  # served from the packages: no collectstatic step
 
@@ -130,4 +151,5 @@ SECURE_REFERRER_POLICY = "same-origin"
 BACKUPS = {
     "HOME": HOME,
     "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
+    "NOTIFY_EMAILS": _words("BACKUPS_NOTIFY_EMAILS"),
 }

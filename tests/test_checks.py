@@ -126,6 +126,15 @@ def test_settings_that_are_no_dict_are_an_error(settings: Settings, given: objec
         ("ZSTD_LEVEL", 20),
         ("ZSTD_WORKERS", -1),
         ("ZSTD_WORKERS", "2"),
+        ("NOTIFY_EMAILS", "ops@x.example"),
+        ("NOTIFY_EMAILS", ["ops"]),
+        ("NOTIFY_EMAILS", ["a@x.example\nBcc: b@x.example"]),
+        ("NOTIFY_REMIND_HOURS", 0),
+        ("NOTIFY_REMIND_HOURS", 721),
+        ("WEBHOOK_URLS", "http://x.example"),
+        ("WEBHOOK_URLS", ["x.example"]),
+        ("HEARTBEAT_URL", ["http://x.example"]),
+        ("HEARTBEAT_URL", "ftp://x.example"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_an_error(settings: Settings, name: str, value: object):
@@ -148,11 +157,38 @@ def test_a_value_that_cannot_be_used_is_an_error(settings: Settings, name: str, 
         ("INTEGRITY_CHECK_MAX_BYTES", 0),
         ("ZSTD_LEVEL", 19),
         ("ZSTD_WORKERS", 0),
+        ("NOTIFY_EMAILS", ["ops@x.example"]),
+        ("NOTIFY_EMAILS", None),
+        ("NOTIFY_REMIND_HOURS", 0.5),
+        ("WEBHOOK_URLS", ("https://x.example/a?b=c",)),
+        ("HEARTBEAT_URL", "http://x.example"),
+        ("HEARTBEAT_URL", ""),
     ],
 )
 def test_a_usable_value_is_accepted(settings: Settings, name: str, value: object):
     settings.BACKUPS = {**settings.BACKUPS, name: value}
     assert ids() == set()
+
+
+@pytest.mark.parametrize(("name", "value"), [("WEBHOOK_URLS", ["x/t0ken"]), ("HEARTBEAT_URL", "x/t0ken")])
+def test_a_secret_that_cannot_be_used_is_not_shown(settings: Settings, name: str, value: object):
+    settings.BACKUPS = {**settings.BACKUPS, name: value}
+    assert found()["backups.E005"].msg == f"BACKUPS[{name!r}] cannot be used."
+
+
+@pytest.mark.parametrize("name", ["WEBHOOK_URLS", "HEARTBEAT_URL"])
+def test_secrets_of_the_environment_are_judged_and_not_shown(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+):
+    monkeypatch.setenv(f"BACKUPS_{name}_FILE", str(tmp_path / "missing"))
+    assert "cannot be read" in found()["backups.E020"].msg
+    monkeypatch.setenv(f"BACKUPS_{name}", "ftp://x.example/t0ken")
+    assert found()["backups.E020"].msg == f"BACKUPS_{name} in the environment cannot be used."
+    monkeypatch.setenv(f"BACKUPS_{name}", "https://x.example/t0ken")
+    assert ids() == set()
+    monkeypatch.delenv(f"BACKUPS_{name}")
+    settings.BACKUPS = {**settings.BACKUPS, name: "http://x.example" if name == "HEARTBEAT_URL" else ["http://x"]}
+    assert ids() == set(), "what is not used is not judged"
 
 
 def test_every_setting_has_a_rule_and_every_default_is_usable(settings: Settings):

@@ -83,3 +83,83 @@ def test_roots_have_their_links_resolved(settings: Settings, tmp_path: Path):
     (tmp_path / "link").symlink_to("real")
     settings.BACKUPS = {"ROOTS": [tmp_path / "link", str(tmp_path / "real" / "..")]}
     assert conf.roots() == [tmp_path.resolve() / "real", tmp_path.resolve()]
+
+
+# Who is told
+
+
+@pytest.fixture
+def nowhere(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No receiver is named anywhere."""
+    settings.BACKUPS, settings.ADMINS = {}, []
+    for name in ("WEBHOOK_URLS", "HEARTBEAT_URL"):
+        monkeypatch.delenv(f"BACKUPS_{name}", raising=False)
+        monkeypatch.delenv(f"BACKUPS_{name}_FILE", raising=False)
+
+
+def receivers() -> tuple[list[str], list[str], str]:
+    return conf.notify_emails(), conf.webhook_urls(), conf.heartbeat_url()
+
+
+def test_without_settings_nobody_is_told(nowhere: None):
+    assert receivers() == ([], [], "")
+
+
+@pytest.mark.parametrize("admins", [[("anna", "a@x.example"), ("ben", "b@x.example")], ["a@x.example", "b@x.example"]])
+def test_mail_goes_to_the_admins_of_the_site_unless_others_are_named(nowhere: None, settings: Settings, admins: object):
+    settings.ADMINS = admins
+    assert conf.notify_emails() == ["a@x.example", "b@x.example"]
+    settings.BACKUPS = {"NOTIFY_EMAILS": ["c@x.example"]}
+    assert conf.notify_emails() == ["c@x.example"]
+    settings.BACKUPS = {"NOTIFY_EMAILS": []}
+    assert conf.notify_emails() == []
+
+
+def test_secret_addresses_come_from_the_setting_the_environment_or_a_file(
+    nowhere: None, settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "urls").write_text("http://file.example/1,\n  http://file.example/2\n")
+    (tmp_path / "url").write_text("http://file.example/pulse\n")
+    monkeypatch.setenv("BACKUPS_WEBHOOK_URLS_FILE", str(tmp_path / "urls"))
+    monkeypatch.setenv("BACKUPS_HEARTBEAT_URL_FILE", str(tmp_path / "url"))
+    assert receivers() == ([], ["http://file.example/1", "http://file.example/2"], "http://file.example/pulse")
+    monkeypatch.setenv("BACKUPS_WEBHOOK_URLS", "http://env.example/1 http://env.example/2, http://env.example/3")
+    monkeypatch.setenv("BACKUPS_HEARTBEAT_URL", "http://env.example/pulse")
+    assert conf.webhook_urls() == [f"http://env.example/{number}" for number in (1, 2, 3)]
+    assert conf.heartbeat_url() == "http://env.example/pulse"
+    settings.BACKUPS = {"WEBHOOK_URLS": ["http://set.example"], "HEARTBEAT_URL": "http://set.example/pulse"}
+    assert receivers() == ([], ["http://set.example"], "http://set.example/pulse")
+
+
+@pytest.mark.parametrize("content", [None, b"\xff"])
+def test_a_file_that_cannot_be_read_is_named_by_its_variable(
+    nowhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None
+):
+    if content is not None:
+        (tmp_path / "urls").write_bytes(content)
+    monkeypatch.setenv("BACKUPS_WEBHOOK_URLS_FILE", str(tmp_path / "urls"))
+    with pytest.raises(ImproperlyConfigured, match="BACKUPS_WEBHOOK_URLS_FILE cannot be read"):
+        conf.webhook_urls()
+
+
+@pytest.mark.parametrize(
+    ("address", "is_one"),
+    [
+        ("https://x.example/a?b=c", True),
+        ("http://anna:pass@[::1]:8000/", True),
+        ("HTTP://X.EXAMPLE", True),
+        ("ftp://x.example", False),
+        ("x.example/a", False),
+        ("http://", False),
+        ("http://x.example:0", False),
+        ("http://x.example:70000", False),
+        ("http://x.example/a b", False),
+        ("http://x.example/\r\nHost: other", False),
+        ("http://bücher.example", False),
+        ("http://[::1", False),
+        (None, False),
+        (5, False),
+    ],
+)
+def test_what_a_web_address_is(address: object, is_one: bool):
+    assert conf.is_web_address(address) is is_one

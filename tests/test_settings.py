@@ -22,6 +22,7 @@ import json, os
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 from django.conf import settings
 print(json.dumps({name: getattr(settings, name) for name in (
+    "EMAIL_HOST", "EMAIL_PORT", "EMAIL_HOST_PASSWORD", "EMAIL_USE_TLS",
     "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "DATABASES", "BACKUPS", "HOME", "DATABASE_ROUTERS")}, default=str))
 """
 
@@ -46,7 +47,7 @@ def test_the_defaults_are_safe(tmp_path: Path):
     assert found["DEBUG"] is False
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
     assert found["DATABASE_ROUTERS"] == ["backups_app.routers.CatalogRouter"]
-    assert found["BACKUPS"] == {"HOME": str(tmp_path / "home"), "ROOTS": []}
+    assert found["BACKUPS"] == {"HOME": str(tmp_path / "home"), "ROOTS": [], "NOTIFY_EMAILS": []}
 
 
 def test_the_home_without_an_environment_lies_beside_manage_py():
@@ -85,6 +86,21 @@ def test_the_environment_is_read(tmp_path: Path):
     assert found["DEBUG"] is True
     assert found["ALLOWED_HOSTS"] == ["a.example", "b.example"]
     assert found["BACKUPS"]["ROOTS"] == ["/srv", "/data"]
+
+
+def test_the_mail_server_comes_from_the_environment_and_its_password_from_a_file(tmp_path: Path):
+    (tmp_path / "password").write_text("of-the-mail\n")
+    found = show(
+        tmp_path / "home",
+        DJANGO_EMAIL_HOST="mail.example",
+        DJANGO_EMAIL_PORT="587",
+        DJANGO_EMAIL_USE_TLS="1",
+        DJANGO_EMAIL_HOST_PASSWORD_FILE=str(tmp_path / "password"),
+        BACKUPS_NOTIFY_EMAILS="a@x.example, b@x.example",
+    )
+    assert (found["EMAIL_HOST"], found["EMAIL_PORT"], found["EMAIL_USE_TLS"]) == ("mail.example", 587, True)
+    assert found["EMAIL_HOST_PASSWORD"] == "of-the-mail"
+    assert found["BACKUPS"]["NOTIFY_EMAILS"] == ["a@x.example", "b@x.example"]
 
 
 @pytest.mark.parametrize("value", ["", "0", "false", "no", "nonsense"])

@@ -3,7 +3,15 @@
 from .audit import AuditEventAdmin
 from .backup import BackupAdmin
 from .database import DatabaseAdmin
+from .notification import NotificationAdmin
 from .restore import RestoreAdmin
 from .verification import VerificationAdmin
 
-__all__ = ["AuditEventAdmin", "BackupAdmin", "DatabaseAdmin", "RestoreAdmin", "VerificationAdmin"]
+__all__ = [
+    "AuditEventAdmin",
+    "BackupAdmin",
+    "DatabaseAdmin",
+    "NotificationAdmin",
+    "RestoreAdmin",
+    "VerificationAdmin",
+]

@@ -22,6 +22,7 @@ _LOOKS = {
     "verified": ("good", "✓"),
     "passed": ("good", "✓"),
     "done": ("good", "✓"),
+    "sent": ("good", "✓"),
     "safe": ("good", "✓"),
     "succeeded": ("good", "✓"),
     "requested": ("busy", "…"),
@@ -95,6 +96,16 @@ def rows_table(tables: dict[str, int]) -> SafeString | str:
     if not tables:
         return DASH
     return render_to_string("admin/backups_app/rows_table.html", {"tables": sorted(tables.items())})
+
+
+def facts_table(facts: dict[str, Any]) -> SafeString | str:
+    """The facts of a JSON document, one per row; those without a value are left out."""
+    found = [
+        (name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else value)
+        for name, value in sendable_document(facts).items()
+        if value not in (None, "", [])
+    ]
+    return render_to_string("admin/backups_app/facts_table.html", {"facts": found}) if found else DASH
 
 
 def checks_table(checks: Iterable[dict[str, Any]]) -> SafeString | str:

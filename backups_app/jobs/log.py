@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from django.conf import settings
 from django.utils import timezone
+
+from ..redaction import redacted
 
 _MAX_LINES = 400
 _MAX_LINE_CHARACTERS = 500
-
-_HIDDEN = "•••"
-_SECRETS = (
-    re.compile(r"AGE-SECRET-KEY-[0-9A-Z-]+", re.IGNORECASE),
-    re.compile(r"(?<=://)[^/\s@]+(?=@)"),  # user and password of a URL
-    re.compile(r"(?i)(?<=password=)\S+|(?<=token=)\S+|(?<=secret=)\S+"),
-)
-
-
-def redact(text: str) -> str:
-    """``text`` without private keys, passwords in URLs, and the site's secret key."""
-    for pattern in _SECRETS:
-        text = pattern.sub(_HIDDEN, text)
-    key = getattr(settings, "SECRET_KEY", "")
-    return text.replace(key, _HIDDEN) if key else text
 
 
 class JobLog:
@@ -40,7 +25,7 @@ class JobLog:
 
     def add(self, message: str) -> None:
         """Append a message; line breaks and control characters are spelled out."""
-        shown = redact(message).encode("utf-8", "backslashreplace").decode()
+        shown = redacted(message).encode("utf-8", "backslashreplace").decode()
         shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in shown)
         with self._lock:
             self._lines.append(f"{timezone.now():%Y-%m-%d %H:%M:%S} {shown[:_MAX_LINE_CHARACTERS]}")

@@ -215,13 +215,20 @@ class Migration(migrations.Migration):
                 (
                     "channel",
                     models.CharField(
-                        choices=[("mail", "mail"), ("webhook", "webhook")], max_length=20, verbose_name="channel"
+                        choices=[("mail", "mail"), ("webhook", "webhook"), ("heartbeat", "heartbeat")],
+                        max_length=20,
+                        verbose_name="channel",
                     ),
                 ),
                 (
                     "event",
                     models.CharField(
-                        choices=[("succeeded", "succeeded"), ("failed", "failed"), ("recovered", "recovered")],
+                        choices=[
+                            ("succeeded", "succeeded"),
+                            ("failed", "failed"),
+                            ("recovered", "recovered"),
+                            ("test", "test"),
+                        ],
                         max_length=20,
                         verbose_name="event",
                     ),

@@ -18,11 +18,13 @@ class Notification(models.Model):
     class Channel(models.TextChoices):
         MAIL = "mail", _("mail")
         WEBHOOK = "webhook", _("webhook")
+        HEARTBEAT = "heartbeat", _("heartbeat")
 
     class Event(models.TextChoices):
         SUCCEEDED = "succeeded", _("succeeded")
         FAILED = "failed", _("failed")
         RECOVERED = "recovered", _("recovered")
+        TEST = "test", _("test")
 
     class State(models.TextChoices):
         PENDING = "pending", _("pending")

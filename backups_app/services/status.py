@@ -14,6 +14,7 @@ from ..core.sqlite import has_wal_reset_bug
 from ..models import Backup, Database
 from ..models.backup import Verdict
 from .databases import databases_under_care
+from .notifications import undelivered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,10 @@ def check_health(*, now: datetime | None = None) -> Health:
                 hint="Add one with `manage.py backup add-database NAME PATH`.",
             )
         )
+    problems += [
+        Problem(code="notifications_undelivered", database="", message=each.message, hint=each.hint)
+        for each in undelivered(now=now)
+    ]
     notices: list[str] = []
     if has_wal_reset_bug():
         notices.append(

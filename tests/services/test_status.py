@@ -11,8 +11,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.core.sqlite import has_wal_reset_bug
-from backups_app.models import Backup, Database
+from backups_app.models import Backup, Database, Notification
 from backups_app.services.databases import add_database
+from backups_app.services.notifications import notify
 from backups_app.services.status import Health, check_health, freshness_limit
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
@@ -159,3 +160,15 @@ def test_a_known_bug_of_sqlite_is_a_notice_and_not_a_problem(shop: Database, mak
     health = check_health()
     assert any("corruption bug" in notice for notice in health.notices) == has_wal_reset_bug()
     assert health.is_ok
+
+
+def test_news_that_do_not_arrive_need_attention(shop: Database, settings: Settings, make_backup: Callable[..., Backup]):
+    make_backup(shop)
+    now = timezone.now()
+    settings.BACKUPS = {**settings.BACKUPS, "WEBHOOK_URLS": ["http://one.example/t0ken"]}
+    notify("failed", subject="News", content={}, now=now - timedelta(hours=2))
+    health = check_health(now=now)
+    assert codes(health) == ["notifications_undelivered"]
+    assert (health.problems[0].database, "t0ken" in repr(health)) == ("", False)
+    Notification.objects.all().delete()
+    assert check_health(now=now).is_ok

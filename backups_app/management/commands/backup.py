@@ -26,6 +26,7 @@ from ...verbs import (
     databases,
     demo,
     jobs,
+    notify_test,
     reject,
     requests,
     restore,
@@ -52,6 +53,7 @@ VERBS: dict[str, ModuleType] = {
     "databases": databases,
     "add-database": add_database,
     "status": status,
+    "notify-test": notify_test,
     "demo": demo,
 }
 

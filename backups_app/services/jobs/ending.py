@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,6 +13,8 @@ from ...core.errors import BackupError, CancelledError
 from ...jobs.claim import Claim
 from ...models import Backup, Job, Restore, Verification
 from ...models.backup import Verdict
+from ...redaction import redacted
+from ..notifications import notify_job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +72,26 @@ class Ending:
 
 def finish(claim: Claim, ending: Ending) -> bool:
     """Record how a claimed job ended; False when the claim was lost and somebody else decides."""
+    claim.log.add(f"{ending.state}: {ending.outcome}" if ending.outcome else str(ending.state))
+    return close(claim.job, ending, heartbeat_at=timezone.now(), **claim.facts())
+
+
+def close(job: Job, ending: Ending, **facts: Any) -> bool:
+    """Give a running job its final state, and queue the news of it, in one transaction.
+
+    False when its row has another owner or an end by now; nothing is written then.
+    """
     now = timezone.now()
     with transaction.atomic(using=conf.CATALOG_ALIAS):
-        claim.log.add(f"{ending.state}: {ending.outcome}" if ending.outcome else str(ending.state))
-        return claim.write(
-            **claim.facts(),
+        changed = Job.objects.filter(pk=job.pk, state=Job.State.RUNNING, token=job.token).update(
             state=ending.state,
-            outcome=ending.outcome,
+            outcome=redacted(ending.outcome),
             hint=ending.hint,
             failure_code=ending.code,
-            heartbeat_at=now,
             finished_at=now,
+            **facts,
         )
+        if changed:
+            job.refresh_from_db()
+            notify_job(job, now=now)
+    return bool(changed)

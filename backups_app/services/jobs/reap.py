@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 
 from django.db import IntegrityError, transaction
-from django.utils import timezone
 
 from ... import conf
 from ...jobs.claim import job_lock
@@ -15,7 +14,7 @@ from .. import audit
 from ..audit import Actor
 from ..heal import heal_interrupted
 from ..restores.heal import heal_restores
-from .ending import Ending
+from .ending import Ending, close
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +124,7 @@ def _ending_of_restore(job: Job) -> Ending | None:
 def _queue_again(job: Job, ending: Ending) -> bool:
     try:
         with transaction.atomic(using=conf.CATALOG_ALIAS):
-            changed = _mine(job).update(
+            changed = Job.objects.filter(pk=job.pk, state=Job.State.RUNNING, token=job.token).update(
                 state=ending.state,
                 owner="",
                 phase="",
@@ -144,25 +143,15 @@ def _queue_again(job: Job, ending: Ending) -> bool:
 
 def _close(job: Job, ending: Ending) -> bool:
     with transaction.atomic(using=conf.CATALOG_ALIAS):
-        changed = _mine(job).update(
-            state=ending.state,
-            outcome=ending.outcome,
-            hint=ending.hint,
-            failure_code=ending.code,
-            finished_at=timezone.now(),
+        if not close(job, ending):
+            return False
+        is_good = ending.state == Job.State.SUCCEEDED
+        audit.record(
+            f"{job.kind}-job",
+            actor=Actor.system(),
+            outcome=AuditEvent.Outcome.DONE if is_good else AuditEvent.Outcome.FAILED,
+            database_name=job.database.name if job.database else "",
+            subject=job.pk,
+            detail=f"{ending.state}: its process ended" + (f": {ending.outcome}" if ending.outcome else ""),
         )
-        if changed:
-            audit.record(
-                f"{job.kind}-job",
-                actor=Actor.system(),
-                outcome=AuditEvent.Outcome.DONE if ending.state == Job.State.SUCCEEDED else AuditEvent.Outcome.FAILED,
-                database_name=job.database.name if job.database else "",
-                subject=job.pk,
-                detail=f"{ending.state}: its process ended" + (f": {ending.outcome}" if ending.outcome else ""),
-            )
-    job.refresh_from_db()
-    return bool(changed)
-
-
-def _mine(job: Job):  # type: ignore[no-untyped-def]
-    return Job.objects.filter(pk=job.pk, state=Job.State.RUNNING, token=job.token)
+    return True
