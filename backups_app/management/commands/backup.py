@@ -29,6 +29,7 @@ from ...verbs import (
     restore,
     show,
     status,
+    tick,
     undo,
     verify,
 )
@@ -48,6 +49,7 @@ VERBS: dict[str, ModuleType] = {
     "databases": databases,
     "add-database": add_database,
     "status": status,
+    "tick": tick,
     "demo": demo,
 }
 
