@@ -4,6 +4,15 @@ from .audit import AuditEventAdmin
 from .backup import BackupAdmin
 from .database import DatabaseAdmin
 from .restore import RestoreAdmin
+from .schedule import ScheduleAdmin, ScheduledRunAdmin
 from .verification import VerificationAdmin
 
-__all__ = ["AuditEventAdmin", "BackupAdmin", "DatabaseAdmin", "RestoreAdmin", "VerificationAdmin"]
+__all__ = [
+    "AuditEventAdmin",
+    "BackupAdmin",
+    "DatabaseAdmin",
+    "RestoreAdmin",
+    "ScheduleAdmin",
+    "ScheduledRunAdmin",
+    "VerificationAdmin",
+]
