@@ -84,7 +84,7 @@ class ScheduleAdmin(CatalogAdmin):
     """One line per database and kind of work: when it is due, in words, and the next times."""
 
     form = ScheduleForm
-    list_display = ["database", "kind", "state", "expression", "coming", "time_zone", "last_run"]
+    list_display = ["database", "kind", "state", "expression", "coming", "last_run", "time_zone"]
     list_filter = ["is_enabled", "kind", "database"]
     list_select_related = ["database"]
     search_fields = ["database__name", "cron", "time_zone"]
