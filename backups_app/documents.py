@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from .core.manifest import utc_text
-from .models import Backup, Database, Job, Restore, Verification
+from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
 from .services.notifications.trial import Trial
@@ -166,6 +166,21 @@ def job_document(job: Job) -> Document:
         "failure": job.failure_code or None,
         "outcome": job.outcome or None,
         "hint": job.hint or None,
+    }
+
+
+def scheduled_run_document(run: ScheduledRun) -> Document:
+    """A due time that was fired."""
+    return {
+        "id": run.pk,
+        "schedule": run.schedule_id,
+        "database": run.schedule.database.name,
+        "kind": run.schedule.kind,
+        "due_at": _time(run.due_at),
+        "fired_at": _time(run.fired_at),
+        "late": run.is_late,
+        "missed": run.missed,
+        "job": run.job_id,
     }
 
 

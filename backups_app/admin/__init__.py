@@ -5,6 +5,7 @@ from .backup import BackupAdmin
 from .database import DatabaseAdmin
 from .notification import NotificationAdmin
 from .restore import RestoreAdmin
+from .schedule import ScheduleAdmin, ScheduledRunAdmin
 from .verification import VerificationAdmin
 
 __all__ = [
@@ -13,5 +14,7 @@ __all__ = [
     "DatabaseAdmin",
     "NotificationAdmin",
     "RestoreAdmin",
+    "ScheduleAdmin",
+    "ScheduledRunAdmin",
     "VerificationAdmin",
 ]

@@ -23,6 +23,15 @@ _RIGHTS: dict[str, tuple[str, ...]] = {
     "viewer": _VIEW,
     "operator": (*_VIEW, "create_backup", "verify_backup"),
     "policymaker": (*_VIEW, "change_database"),
+    "scheduler": (
+        *_VIEW,
+        "view_schedule",
+        "add_schedule",
+        "change_schedule",
+        "delete_schedule",
+        "view_scheduledrun",
+    ),
+    "schedule viewer": (*_VIEW, "view_schedule", "view_scheduledrun"),
     "superuser": (),
 }
 
@@ -46,7 +55,7 @@ class Person:
 
 @pytest.fixture
 def person(db_catalog: None) -> Callable[..., Person]:
-    """A function that makes a person: anonymous, staff, viewer, operator, policymaker, superuser."""
+    """A function that makes a person: anonymous, superuser, or one of ``_RIGHTS``."""
 
     def make(name: str, **options: Any) -> Person:
         client = Client(**options)

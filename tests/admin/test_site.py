@@ -59,10 +59,11 @@ def test_our_four_screens_are_in_the_admin_and_copies_are_not():
     assert not admin.site.is_registered(Copy)
 
 
-def test_the_index_names_our_screens_and_offers_to_add_nothing(superuser: Person):
+def test_the_index_names_our_screens_and_offers_to_add_schedules_only(superuser: Person):
     links = page_of(superuser.get("/admin/")).links
     assert {f"/admin/backups_app/{each}/" for each in ("database", "backup", "verification", "auditevent")} <= links
-    assert not [each for each in links if each.startswith("/admin/backups_app/") and each.endswith("/add/")]
+    offered = [each for each in links if each.startswith("/admin/backups_app/") and each.endswith("/add/")]
+    assert offered == ["/admin/backups_app/schedule/add/"]
 
 
 @pytest.mark.urls("tests.admin.test_site")

@@ -29,8 +29,8 @@ def test_databases_can_be_viewed_and_their_policy_changed():
 
 
 @pytest.mark.django_db(databases=["default", "catalog"])
-def test_the_site_knows_no_permission_to_add_or_delete_our_rows():
+def test_schedules_are_the_only_rows_that_people_may_add_or_delete():
     create_permissions(apps.get_app_config("backups_app"), verbosity=0, using="default")
     codenames = set(Permission.objects.filter(content_type__app_label="backups_app").values_list("codename", flat=True))
-    found = {name for name in codenames if name.startswith(("add_", "delete_"))}
-    assert found == {"add_schedule", "delete_schedule"}  # a policy, not evidence
+    changing = {name for name in codenames if name.startswith(("add_", "delete_"))}
+    assert changing == {"add_schedule", "delete_schedule"}

@@ -32,6 +32,7 @@ from ...verbs import (
     restore,
     show,
     status,
+    tick,
     undo,
     verify,
 )
@@ -54,6 +55,7 @@ VERBS: dict[str, ModuleType] = {
     "add-database": add_database,
     "status": status,
     "notify-test": notify_test,
+    "tick": tick,
     "demo": demo,
 }
 
