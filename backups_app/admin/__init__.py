@@ -3,7 +3,8 @@
 from .audit import AuditEventAdmin
 from .backup import BackupAdmin
 from .database import DatabaseAdmin
+from .job import JobAdmin
 from .restore import RestoreAdmin
 from .verification import VerificationAdmin
 
-__all__ = ["AuditEventAdmin", "BackupAdmin", "DatabaseAdmin", "RestoreAdmin", "VerificationAdmin"]
+__all__ = ["AuditEventAdmin", "BackupAdmin", "DatabaseAdmin", "JobAdmin", "RestoreAdmin", "VerificationAdmin"]
