@@ -232,7 +232,7 @@ def test_the_page_to_approve_shows_what_will_happen(ben: Person, asked: Restore)
 def test_approving_asks_for_one_job_and_runs_nothing(ben: Person, asked: Restore, shop_file: Path):
     live = content_of(shop_file)
     response = ben.post(decision_page(asked, "approve"), RIGHT, follow=True)
-    job = Job.objects.get()
+    job = Job.objects.get(kind="restore")
     assert response.redirect_chain == [(job_page(job), 302)]
     assert page_of(response).messages == [("success", "1 job was queued.")]
     assert (job.kind, job.state, job.restore, job.database) == ("restore", "queued", asked, asked.database)
@@ -247,13 +247,13 @@ def test_the_page_of_a_request_leads_to_its_job_and_offers_no_second_one(ben: Pe
     ben.post(decision_page(asked, "approve"), RIGHT)
     response = ben.get(request_page(asked))
     page = page_of(response)
-    assert job_page(Job.objects.get()) in page.links
+    assert job_page(Job.objects.get(kind="restore")) in page.links
     assert "A job waits to run it; nothing was changed yet." in page.text
     assert "Run the approved restore" not in page.buttons
     assert response["Refresh"] == "3"
     form = page_of(ben.get(decision_page(asked, "approve")))
     assert "A job waits to run it, or runs it now." in form.text
-    assert job_page(Job.objects.get()) in form.links
+    assert job_page(Job.objects.get(kind="restore")) in form.links
     assert not form.all("form", "walsafe-confirm")
 
 
@@ -282,10 +282,10 @@ def test_approving_twice_asks_once(ben: Person, asked: Restore, state: str):
     ben.post(decision_page(asked, "approve"), RIGHT)
     if state == "running":
         now = timezone.now()
-        Job.objects.update(state="running", started_at=now, heartbeat_at=now, token=1, owner="w")
+        Job.objects.filter(kind="restore").update(state="running", started_at=now, heartbeat_at=now, token=1, owner="w")
     before = trace()
     response = ben.post(decision_page(asked, "approve"), RIGHT, follow=True)
-    assert response.redirect_chain == [(job_page(Job.objects.get()), 302)]
+    assert response.redirect_chain == [(job_page(Job.objects.get(kind="restore")), 302)]
     assert page_of(response).messages[-1] == ("info", "1 job was asked for already: nothing is done twice.")
     assert trace() == before
 
@@ -297,7 +297,7 @@ def test_of_two_approvals_at_the_same_moment_one_asks(ben: Person, asked: Restor
 
     monkeypatch.setattr("backups_app.admin.restore.ask_restore", ask_twice)
     response = ben.post(decision_page(asked, "approve"), RIGHT, follow=True)
-    assert response.redirect_chain == [(job_page(Job.objects.get()), 302)]
+    assert response.redirect_chain == [(job_page(Job.objects.get(kind="restore")), 302)]
     assert "error" not in {kind for kind, _text in page_of(response).messages}
 
 
@@ -320,7 +320,7 @@ def test_without_the_right_to_see_jobs_one_stays_with_the_request(asked: Restore
     assert [kind for kind, _text in page.messages] == ["success", "warning"]
     assert "No worker is running." in page.messages[1][1]
     assert not [link for link in page.links if "/job/" in link]
-    assert Job.objects.count() == 1
+    assert Job.objects.filter(kind="restore").count() == 1
 
 
 @pytest.mark.parametrize("is_superuser", [False, True])
@@ -371,13 +371,13 @@ def kept_back(ben: Person, asked: Restore, monkeypatch: pytest.MonkeyPatch) -> R
     assert "Run the approved restore" in page.buttons
     asked.refresh_from_db()
     assert asked.state == "approved"
-    assert not Job.objects.exists()
+    assert not Job.objects.filter(kind="restore").exists()
     return asked
 
 
 def test_an_approval_that_was_kept_from_running_can_be_run_later(ben: Person, kept_back: Restore):
     ben.post(decision_page(kept_back, "approve"), RIGHT)
-    assert Job.objects.get().restore == kept_back
+    assert Job.objects.get(kind="restore").restore == kept_back
     assert AuditEvent.objects.filter(action="approve-restore").count() == 1
 
 
@@ -386,7 +386,7 @@ def test_another_approver_may_run_what_was_approved_and_is_named_as_the_one_who_
 ):
     zoe = somebody("zoe", *APPROVE)
     zoe.post(decision_page(kept_back, "approve"), RIGHT)
-    assert Job.objects.get().requested_by_name == "zoe"
+    assert Job.objects.get(kind="restore").requested_by_name == "zoe"
     work()
     assert "approved by ben" in page_of(zoe.get(request_page(kept_back))).text
     assert AuditEvent.objects.get(action="restore", outcome="done").actor_name == "zoe"
@@ -395,11 +395,11 @@ def test_another_approver_may_run_what_was_approved_and_is_named_as_the_one_who_
 
 def test_a_cancelled_job_leaves_an_approval_that_can_be_run(ben: Person, asked: Restore, superuser: Person):
     ben.post(decision_page(asked, "approve"), RIGHT)
-    first = Job.objects.get()
+    first = Job.objects.get(kind="restore")
     superuser.post(f"/admin/backups_app/job/{first.pk}/cancel/")
     assert "Run the approved restore" in page_of(ben.get(request_page(asked))).buttons
     ben.post(decision_page(asked, "approve"), RIGHT)
-    assert sorted(Job.objects.values_list("state", flat=True)) == ["cancelled", "queued"]
+    assert sorted(Job.objects.filter(kind="restore").values_list("state", flat=True)) == ["cancelled", "queued"]
 
 
 def test_a_restore_that_fails_says_why_and_changes_nothing(
