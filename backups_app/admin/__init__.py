@@ -3,6 +3,7 @@
 from .audit import AuditEventAdmin
 from .backup import BackupAdmin
 from .database import DatabaseAdmin
+from .job import JobAdmin
 from .notification import NotificationAdmin
 from .restore import RestoreAdmin
 from .schedule import ScheduleAdmin, ScheduledRunAdmin
@@ -12,6 +13,7 @@ __all__ = [
     "AuditEventAdmin",
     "BackupAdmin",
     "DatabaseAdmin",
+    "JobAdmin",
     "NotificationAdmin",
     "RestoreAdmin",
     "ScheduleAdmin",

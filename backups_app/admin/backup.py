@@ -5,27 +5,30 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..core.errors import BackupError
-from ..models import Backup, Copy, Verification
+from ..models import Backup, Copy, Job, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
+from ..services.jobs import ask_verify
 from ..services.restores import request_restore
 from ..services.restores.guards import GuardError
-from ..services.verify import verify_backup
 from . import display
-from .base import EvidenceAdmin
+from .asking import asked_with_this_form, form_opened_at, lead_to
+from .base import EvidenceAdmin, without_jobs
 from .request import RequestForm
 
+_JOBS_SHOWN = 10
 _LEVELS = {Verification.Level.QUICK, Verification.Level.FULL}
 
 
@@ -46,6 +49,7 @@ class BackupAdmin(EvidenceAdmin):
         (gettext_lazy("Evidence"), {"fields": ["evidence"]}),
         (gettext_lazy("Rows per table"), {"fields": ["tables"]}),
         (gettext_lazy("Copies and recovery"), {"fields": ["copies_table", "recovery"]}),
+        (gettext_lazy("Jobs"), {"fields": ["jobs"]}),
         (
             gettext_lazy("Details"),
             {
@@ -67,6 +71,10 @@ class BackupAdmin(EvidenceAdmin):
             },
         ),
     ]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Jobs are shown to those who may see them."""
+        return without_jobs(self.fieldsets, request)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         """Everything."""
@@ -115,8 +123,7 @@ class BackupAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("database"))
     def database_link(self, backup: Backup) -> SafeString:
         """The database, linked."""
-        url = reverse("admin:backups_app_database_change", args=[backup.database_id])
-        return format_html('<a href="{}">{}</a>', url, backup.database.name)
+        return display.linked("database", backup.database_id, backup.database.name)
 
     @admin.display(description=gettext_lazy("tables"))
     def tables(self, backup: Backup) -> SafeString | str:
@@ -158,6 +165,18 @@ class BackupAdmin(EvidenceAdmin):
         name = backup.archive_name.rsplit("/", 1)[-1]
         return format_html('<code class="walsafe-command">zstd -d {} -o recovered.sqlite3</code>', name)
 
+    @admin.display(description=gettext_lazy("jobs"))
+    def jobs(self, backup: Backup) -> SafeString | str:
+        """What made it, verified it or restored it, and what is open on its database."""
+        # Each part has an index of its own, so no list of all jobs is walked.
+        concerned = (
+            Q(pk=backup.job_id)
+            | Q(pk__in=backup.verifications.exclude(job=None).values("job"))
+            | Q(restore__in=backup.restores.values("pk"))
+            | Q(database=backup.database_id, state__in=Job.OPEN_STATES)
+        )
+        return display.jobs_table(Job.objects.filter(concerned).defer("log", "options")[:_JOBS_SHOWN])
+
     @admin.display(description=gettext_lazy("remarks"))
     def remarks_list(self, backup: Backup) -> str:
         """What an operator should know."""
@@ -189,8 +208,12 @@ class BackupAdmin(EvidenceAdmin):
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
 
     def verify_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
-        """GET shows what will happen, POST does it."""
+        """GET shows what will happen, POST asks for it."""
         backup = self._backup(request, backup_id)
+        has_copies = backup.copies.exclude(state=Copy.State.PENDING).exists()
+        if request.method == "POST" and not has_copies:
+            messages.error(request, _("This backup has no stored copy, so there is nothing to verify."))
+            return HttpResponseRedirect(display.page_url("backup", backup.pk))
         if request.method == "POST":
             if request.POST.get("level") in _LEVELS:
                 return self._verify(request, backup, level=request.POST["level"])
@@ -201,7 +224,8 @@ class BackupAdmin(EvidenceAdmin):
             "media": self.media,
             "title": _("Verify backup"),
             "backup": backup,
-            "has_copies": backup.copies.exclude(state=Copy.State.PENDING).exists(),
+            "has_copies": has_copies,
+            "opened": form_opened_at(),
         }
         return TemplateResponse(request, "admin/backups_app/confirm_verify.html", context)
 
@@ -212,19 +236,16 @@ class BackupAdmin(EvidenceAdmin):
         return backup
 
     def _verify(self, request: HttpRequest, backup: Backup, *, level: str) -> HttpResponseRedirect:
+        asked_at, page = timezone.now(), display.page_url("backup", backup.pk)
+        twin = asked_with_this_form(request, kind=Job.Kind.VERIFY, database=backup.database, about=backup.pk)
+        if twin is not None:
+            return lead_to(request, [twin], asked_at=asked_at, otherwise=page)
         try:
-            found = verify_backup(backup, level=level, actor=Actor.of(request.user))
+            jobs = ask_verify([backup], level=level, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
         except BackupError as exc:
-            messages.error(request, f"{exc.message} {exc.hint}")
-            found = []
-        for each in found:
-            if each.verdict == Verdict.PASSED:
-                messages.success(request, _("The copy at %(place)s passed.") % {"place": each.destination})
-            else:
-                text = _("The copy at %(place)s: %(verdict)s. %(reason)s %(hint)s")
-                facts = {"place": each.destination, "verdict": each.get_verdict_display()}
-                messages.error(request, text % {**facts, "reason": each.reason, "hint": each.hint})
-        return HttpResponseRedirect(reverse("admin:backups_app_backup_change", args=[backup.pk]))
+            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            return HttpResponseRedirect(page)
+        return lead_to(request, jobs, asked_at=asked_at, otherwise=page)
 
     # Request restore
 

@@ -98,3 +98,14 @@ class EvidenceAdmin(CatalogAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Evidence is never edited."""
         return False
+
+
+def without_jobs(fieldsets: Any, request: HttpRequest) -> Any:
+    """``fieldsets`` as they are for somebody who may see jobs, and without the field ``jobs`` for others."""
+    if request.user.has_perm("backups_app.view_job"):
+        return fieldsets
+    kept = [
+        (title, {**options, "fields": [name for name in options["fields"] if name != "jobs"]})
+        for title, options in fieldsets
+    ]
+    return [(title, options) for title, options in kept if options["fields"]]

@@ -6,7 +6,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
 from django.db.models import Model, OuterRef, QuerySet, Subquery
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
@@ -16,17 +15,20 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
-from ..models import Backup, Database
+from ..core.errors import BackupError
+from ..models import Backup, Database, Job
 from ..services.audit import Actor
-from ..services.create import create_backup
 from ..services.databases import change_policy, sync_databases
+from ..services.jobs import ask_create
 from ..services.status import freshness_limit
 from . import display
-from .base import CatalogAdmin
+from .asking import asked_with_this_form, form_opened_at, lead_to
+from .base import CatalogAdmin, without_jobs
 
 _MAX_FRESHNESS_HOURS = 10 * 366 * 24
+_JOBS_SHOWN = 5
 
 
 class TableNamesField(forms.JSONField):
@@ -76,13 +78,29 @@ class DatabaseAdmin(CatalogAdmin):
     list_filter = ["is_under_care"]
     search_fields = ["name", "path"]
     actions = ["back_up_now"]
-    readonly_fields = ["health", "last_verified", "rows", "size", "path", "alias", "identity", "added_at", "tables"]
+    readonly_fields = [
+        "health",
+        "last_verified",
+        "rows",
+        "size",
+        "path",
+        "alias",
+        "identity",
+        "added_at",
+        "tables",
+        "jobs",
+    ]
     fieldsets = [
         (None, {"fields": ["health", "last_verified", "rows", "size", "path"]}),
         (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours"]}),
         (gettext_lazy("Rows in the last verified backup"), {"fields": ["tables"]}),
+        (gettext_lazy("Latest jobs"), {"fields": ["jobs"]}),
         (gettext_lazy("Identity"), {"fields": ["alias", "identity", "added_at"]}),
     ]
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Jobs are shown to those who may see them."""
+        return without_jobs(self.fieldsets, request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Database]:
         """Each database with its last verified backup, in one query."""
@@ -151,6 +169,11 @@ class DatabaseAdmin(CatalogAdmin):
         census = getattr(database, "last_census", None) or {}
         return display.rows_table(census.get("tables", {}))
 
+    @admin.display(description=gettext_lazy("jobs"))
+    def jobs(self, database: Database) -> SafeString | str:
+        """What was asked for lately, and how it went."""
+        return display.jobs_table(database.jobs.defer("log", "options")[:_JOBS_SHOWN])
+
     # Back up now
 
     def get_urls(self) -> list[URLPattern]:
@@ -171,7 +194,7 @@ class DatabaseAdmin(CatalogAdmin):
         return HttpResponseRedirect(reverse("admin:backups_app_database_back_up") + "?" + chosen)
 
     def back_up_view(self, request: HttpRequest) -> HttpResponseBase:
-        """GET shows what will happen, POST does it."""
+        """GET shows what will happen, POST asks for it."""
         given = request.POST if request.method == "POST" else request.GET
         # Up to 18 digits fit the column of the key; a longer number is nobody's.
         ids = [int(value) for value in given.getlist("id") if value.isdecimal() and len(value) <= 18]
@@ -187,25 +210,21 @@ class DatabaseAdmin(CatalogAdmin):
             "media": self.media,
             "title": _("Back up now"),
             "databases": databases,
+            "opened": form_opened_at(),
         }
         return TemplateResponse(request, "admin/backups_app/confirm_back_up.html", context)
 
     def _back_up(self, request: HttpRequest, databases: list[Database], *, note: str) -> HttpResponseRedirect:
-        if not request.user.is_authenticated:
-            raise PermissionDenied
-        made = [
-            create_backup(database, actor=Actor.of(request.user), trigger=Backup.Trigger.ADMIN, note=note)
-            for database in databases
-        ]
-        good = [backup for backup in made if backup.state == Backup.State.VERIFIED]
-        if good:
-            text = ngettext("%(count)d verified backup was made.", "%(count)d verified backups were made.", len(good))
-            messages.success(request, text % {"count": len(good)})
-        for backup in made:
-            if backup not in good:
-                text = _("No verified backup of %(name)s: %(reason)s %(hint)s")
-                facts = {"name": backup.database.name, "reason": backup.reason, "hint": backup.hint}
-                messages.error(request, text % facts)
-        if len(made) == 1:
-            return HttpResponseRedirect(reverse("admin:backups_app_backup_change", args=[made[0].pk]))
-        return HttpResponseRedirect(reverse("admin:backups_app_backup_changelist"))
+        asked_at, jobs = timezone.now(), []
+        for database in databases:
+            try:
+                jobs.append(self._ask(request, database, note=note))
+            except BackupError as exc:  # of one database does not stop the others
+                facts = {"name": database.name, "reason": exc.message, "hint": exc.hint}
+                messages.error(request, display.sendable(_("No job for %(name)s: %(reason)s %(hint)s") % facts))
+        otherwise = reverse("admin:backups_app_database_changelist")
+        return lead_to(request, jobs, asked_at=asked_at, otherwise=otherwise)
+
+    def _ask(self, request: HttpRequest, database: Database, *, note: str) -> Job:
+        twin = asked_with_this_form(request, kind=Job.Kind.CREATE, database=database)
+        return twin or ask_create(database, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN, note=note)

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .. import conf
-from ..models import Restore
+from ..models import Job, Restore
 from ..services.audit import Actor
 
 _WAITING = (Restore.State.REQUESTED, Restore.State.APPROVED)
@@ -61,6 +61,8 @@ def obstacle(user: Any, restore: Restore, verb: str) -> str:
         return _obstacle_to_undo(restore)
     if restore.state not in _WAITING:
         return _("This request is %(state)s. Nothing is left to decide.") % {"state": restore.get_state_display()}
+    if verb == "approve" and open_job(restore):
+        return _("A job waits to run it, or runs it now.")
     if restore.expires_at <= timezone.now():
         return _("This request has expired. File a new one.")
     is_decided = verb == "reject" or restore.state == Restore.State.APPROVED
@@ -81,6 +83,14 @@ def undo_of(restore: Restore) -> Restore | None:
     """The restore that undid this one, or is about to."""
     states = [*Restore.OPEN_STATES, Restore.State.SUCCEEDED]
     found: Restore | None = restore.undos.filter(state__in=states).first()
+    return found
+
+
+def open_job(restore: Restore | None) -> Job | None:
+    """The job that waits to run this restore, or runs it now."""
+    if restore is None:
+        return None
+    found: Job | None = restore.jobs.filter(state__in=Job.OPEN_STATES).first()
     return found
 
 

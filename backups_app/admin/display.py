@@ -8,12 +8,15 @@ from typing import Any
 
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
+
+from ..models import Job
 
 DASH = "–"
 
@@ -25,6 +28,7 @@ _LOOKS = {
     "sent": ("good", "✓"),
     "safe": ("good", "✓"),
     "succeeded": ("good", "✓"),
+    "queued": ("idle", "○"),
     "requested": ("busy", "…"),
     "approved": ("busy", "…"),
     "running": ("busy", "…"),
@@ -34,6 +38,7 @@ _LOOKS = {
     "key_missing": ("warn", "?"),
     "attention": ("warn", "!"),
     "refused": ("warn", "!"),
+    "interrupted": ("warn", "!"),
     "rejected": ("idle", "–"),
     "expired": ("idle", "–"),
     "rolled_back": ("bad", "↶"),
@@ -55,11 +60,16 @@ def sendable_document(found: Any) -> Any:
     return sendable(found) if isinstance(found, str) else found
 
 
+def look_of(value: str) -> tuple[str, str]:
+    """The look of the badge of a state or verdict, and its symbol."""
+    return _LOOKS.get(value, ("idle", "•"))
+
+
 def badge(value: str, label: Any) -> SafeString:
     """A state or verdict as a badge; a dash when there is none."""
     if not value:
         return mark_safe(DASH)  # noqa: S308 - a constant
-    look, symbol = _LOOKS.get(value, ("idle", "•"))
+    look, symbol = look_of(value)
     return format_html(
         '<span class="walsafe-badge walsafe-{}"><span aria-hidden="true">{}</span> {}</span>', look, symbol, label
     )
@@ -89,6 +99,36 @@ def age(moment: datetime | None) -> SafeString | str:
     is_new = timezone.now() - moment < timedelta(minutes=1)
     ago = _("just now") if is_new else _("%(time)s ago") % {"time": timesince(moment, depth=1)}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ago)
+
+
+def duration(length: timedelta | None) -> str:
+    """How long something takes, in the two largest units that matter: ``4 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if length is None:
+        return DASH
+    seconds = max(0, round(length.total_seconds()))
+    if seconds < 60:
+        return _("%(seconds)d s") % {"seconds": seconds}
+    if seconds < 3600:
+        return _("%(minutes)d min %(seconds)d s") % {"minutes": seconds // 60, "seconds": seconds % 60}
+    return _("%(hours)d h %(minutes)d min") % {"hours": seconds // 3600, "minutes": seconds % 3600 // 60}
+
+
+def linked(model: str, pk: Any, text: Any = None) -> SafeString:
+    """A link to the page of a row of this app."""
+    return format_html('<a href="{}"><bdi>{}</bdi></a>', page_url(model, pk), pk if text is None else text)
+
+
+def page_url(model: str, pk: Any) -> str:
+    """The address of the page of a row of this app."""
+    return reverse(f"admin:backups_app_{model}_change", args=[pk])
+
+
+def jobs_table(jobs: Iterable[Job]) -> SafeString | str:
+    """Jobs, newest first, with their states."""
+    found = [
+        {"row": job, "badge": badge(job.state, job.get_state_display()), "age": age(job.created_at)} for job in jobs
+    ]
+    return render_to_string("admin/backups_app/jobs_table.html", {"jobs": found}) if found else DASH
 
 
 def rows_table(tables: dict[str, int]) -> SafeString | str:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 from django import forms
-from django.conf import settings
 from django.contrib import admin, messages
-from django.contrib.auth import get_user
-from django.contrib.sessions.backends.base import UpdateError
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, transaction
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
-from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
+from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -28,24 +23,26 @@ from django.utils.translation import gettext_lazy
 
 from .. import conf
 from ..core.errors import BackupError
-from ..models import Restore
+from ..models import Job, Restore
 from ..services.audit import Actor
+from ..services.jobs import ask_restore
 from ..services.restores import (
     approve_restore,
     expire_restores,
     heal_restores,
     reject_restore,
-    run_restore,
+    request_undo,
     runs_at_once,
-    undo_restore,
 )
 from . import display
-from .base import EvidenceAdmin
-from .decision import PasswordForm, RejectForm, is_own, may, obstacle, undo_of
+from .asking import lead_to
+from .base import EvidenceAdmin, without_jobs
+from .decision import PasswordForm, RejectForm, is_own, may, obstacle, open_job, undo_of
 
 _PERMISSIONS = ("view_restore", "request_restore", "approve_restore")
 _VERBS = ("approve", "reject", "undo")
 _RELOAD_AFTER_SECONDS = 3
+_JOBS_SHOWN = 5
 
 
 @admin.register(Restore)
@@ -62,6 +59,7 @@ class RestoreAdmin(EvidenceAdmin):
     actions = None
     fieldsets = [
         (None, {"fields": ["state_badge", "explanation", "database", "backup_link", "reason", "people", "undo_link"]}),
+        (gettext_lazy("Jobs"), {"fields": ["jobs"]}),
         (gettext_lazy("What it changes"), {"fields": ["preview_shown"]}),
         (gettext_lazy("What was done"), {"fields": ["report_shown"]}),
         (
@@ -93,6 +91,7 @@ class RestoreAdmin(EvidenceAdmin):
         empty = {
             name
             for name, value in (
+                ("jobs", obj and obj.jobs.exists()),
                 ("undo_link", obj and obj.safety_backup_id),
                 ("preview_shown", obj and obj.preview),
                 ("report_shown", obj and obj.report and obj.report != {"notes": []}),
@@ -101,7 +100,7 @@ class RestoreAdmin(EvidenceAdmin):
         }
         wanted = [
             (title, {**options, "fields": [name for name in options["fields"] if name not in empty]})
-            for title, options in self.fieldsets
+            for title, options in without_jobs(self.fieldsets, request)
         ]
         return [(title, options) for title, options in wanted if options["fields"]]
 
@@ -139,7 +138,7 @@ class RestoreAdmin(EvidenceAdmin):
         if restore is not None:
             offered["is_own"] = is_own(request.user, restore)
         response = super().change_view(request, object_id, form_url, {**(extra_context or {}), **offered})
-        if restore is not None and restore.state == Restore.State.RUNNING:
+        if restore is not None and (restore.state == Restore.State.RUNNING or open_job(restore)):
             response.headers["Refresh"] = str(_RELOAD_AFTER_SECONDS)
         return response
 
@@ -162,7 +161,7 @@ class RestoreAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("backup"))
     def backup_link(self, restore: Restore) -> SafeString:
         """The backup, linked."""
-        return _linked("backup", restore.backup_id)
+        return display.linked("backup", restore.backup_id)
 
     @admin.display(description=gettext_lazy("reason"), ordering="reason")
     def short_reason(self, restore: Restore) -> SafeString:
@@ -174,7 +173,7 @@ class RestoreAdmin(EvidenceAdmin):
         """What the state means, in words."""
         undo = undo_of(restore)
         if undo is not None:
-            return format_html("{} {}: {}", in_words(restore), _("Its undo"), _linked("restore", undo.pk))
+            return format_html("{} {}: {}", in_words(restore), _("Its undo"), display.linked("restore", undo.pk))
         return format_html("{}<br>{}", in_words(restore), restore.hint) if restore.hint else in_words(restore)
 
     @admin.display(description=gettext_lazy("people"))
@@ -192,7 +191,12 @@ class RestoreAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("safety backup"))
     def undo_link(self, restore: Restore) -> SafeString | str:
         """The backup that would undo it."""
-        return _linked("backup", restore.safety_backup_id) if restore.safety_backup_id else display.DASH
+        return display.linked("backup", restore.safety_backup_id) if restore.safety_backup_id else display.DASH
+
+    @admin.display(description=gettext_lazy("jobs"))
+    def jobs(self, restore: Restore) -> SafeString | str:
+        """What ran it, or will."""
+        return display.jobs_table(restore.jobs.defer("log", "options")[:_JOBS_SHOWN])
 
     @admin.display(description=gettext_lazy("preview"))
     def preview_shown(self, restore: Restore) -> SafeString | str:
@@ -235,29 +239,24 @@ class RestoreAdmin(EvidenceAdmin):
         ]
         return [*own, *super().get_urls()]
 
-    # A restore of the site's own database runs in no transaction of it, ATOMIC_REQUESTS or not.
-    @transaction.non_atomic_requests
     def approve_view(self, request: HttpRequest, restore_id: str) -> HttpResponseBase:
-        """GET shows what will happen; POST with the password approves and runs it."""
+        """GET shows what will happen; POST with the password approves it and asks for the job that runs it."""
         restore = self._restore(request, restore_id, verb="approve")
         is_approved = restore.state == Restore.State.APPROVED
 
-        def approve_and_run() -> Restore:
-            actor = Actor.of(request.user)
-            if not is_approved:  # else another run was kept from starting, by a backup perhaps
-                approve_restore(restore, actor=actor)
-            return run_restore(restore, actor=actor)
+        def approve() -> Restore:
+            # Else another job was kept from running it, by a backup perhaps.
+            return restore if is_approved else approve_restore(restore, actor=Actor.of(request.user))
 
         title = _("Run the approved restore") if is_approved else _("Approve and restore")
-        return self._with_password(request, restore, approve_and_run, verb="approve", title=title)
+        return self._with_password(request, restore, approve, verb="approve", title=title)
 
-    @transaction.non_atomic_requests
     def undo_view(self, request: HttpRequest, restore_id: str) -> HttpResponseBase:
-        """GET shows what will happen; POST with the password undoes the restore."""
+        """GET shows what will happen; POST with the password files the undo, and asks for its job where it may run."""
         restore = self._restore(request, restore_id, verb="undo")
 
         def undo() -> Restore:
-            return undo_restore(restore, actor=Actor.of(request.user))
+            return request_undo(restore, actor=Actor.of(request.user))
 
         return self._with_password(request, restore, undo, verb="undo", title=_("Undo this restore"))
 
@@ -274,7 +273,7 @@ class RestoreAdmin(EvidenceAdmin):
             messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
         else:
             messages.success(request, _("The request is closed. Nothing was changed."))
-        return HttpResponseRedirect(_url("restore", restore.pk))
+        return HttpResponseRedirect(display.page_url("restore", restore.pk))
 
     def _restore(self, request: HttpRequest, restore_id: str, *, verb: str) -> Restore:
         rows = Restore.objects.select_related("database", "backup__database", "safety_backup")
@@ -286,21 +285,26 @@ class RestoreAdmin(EvidenceAdmin):
         return restore
 
     def _with_password(
-        self, request: HttpRequest, restore: Restore, act: Callable[[], Restore], *, verb: str, title: str
+        self, request: HttpRequest, restore: Restore, decide: Callable[[], Restore], *, verb: str, title: str
     ) -> HttpResponseBase:
         form = PasswordForm(request.POST if request.method == "POST" else None, user=request.user)
         if not form.is_valid():
             return self._page(request, restore, form, verb=verb, title=title)
-        try:
-            done = act()
-        except BackupError as exc:
-            restore.refresh_from_db()
-            return self._answer(request, restore, messages.ERROR, f"{exc.message} {exc.hint}")
-        if done.state == Restore.State.SUCCEEDED:
-            return self._answer(request, done, messages.SUCCESS, f"{_('The restore succeeded.')} {in_words(done)}")
-        if done.state == Restore.State.REQUESTED:
-            return self._answer(request, done, messages.WARNING, _("A request was filed. It runs when it is approved."))
-        return self._answer(request, done, messages.ERROR, f"{done.get_state_display()}: {done.outcome} {done.hint}")
+        asked_at, decided = timezone.now(), restore
+        job = _under_way(restore, verb)
+        if job is None:
+            try:
+                decided = decide()
+                if decided.state != Restore.State.APPROVED:
+                    messages.warning(request, _("A request was filed. It runs when it is approved."))
+                    return HttpResponseRedirect(display.page_url("restore", decided.pk))
+                job = ask_restore(decided, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
+            except BackupError as exc:
+                job = _under_way(restore, verb)  # the same form was sent twice at the same moment
+                if job is None:
+                    messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+                    return HttpResponseRedirect(display.page_url("restore", decided.pk))
+        return lead_to(request, [job], asked_at=asked_at, otherwise=display.page_url("restore", decided.pk))
 
     def _page(
         self, request: HttpRequest, restore: Restore, form: forms.Form, *, verb: str, title: str
@@ -314,40 +318,17 @@ class RestoreAdmin(EvidenceAdmin):
             "form": form,
             "verb": verb,
             "obstacle": obstacle(request.user, restore, verb),
+            "job": open_job(restore) if request.user.has_perm("backups_app.view_job") else None,
             "runs_at_once": verb == "undo" and runs_at_once(restore, actor=Actor.of(request.user)),
             "requested": display.age(restore.requested_at),
             "preview": preview_html(restore),
         }
         return TemplateResponse(request, "admin/backups_app/confirm_restore.html", context)
 
-    def _answer(self, request: HttpRequest, restore: Restore, level: int, text: str) -> HttpResponse:
-        """Where a run leads: to its page, or to a plain one when the session went with the old content."""
-        text = display.sendable(text)
-        if self._is_still_at_home(request):
-            messages.add_message(request, level, text)
-            return HttpResponseRedirect(_url("restore", restore.pk))
-        # Saving this session would end in an error page, or bring back what was replaced.
-        request.session = _session_store()
-        context = {
-            "restore": restore,
-            "is_done": restore.state == Restore.State.SUCCEEDED,
-            "text": text,
-            "login": f"{reverse('admin:login')}?next={_url('restore', restore.pk)}",
-        }
-        return render(request, "admin/backups_app/restored.html", context)
 
-    def _is_still_at_home(self, request: HttpRequest) -> bool:
-        """Whether the session and its person are in the live database, with the right to look."""
-        probe = HttpRequest()
-        probe.session = _session_store(request.session.session_key)
-        try:
-            probe.user = get_user(probe)
-            if not (self.admin_site.has_permission(probe) and self.has_view_permission(probe)):
-                return False
-            probe.session.save()  # a cache may remember a session whose row is gone
-        except (DatabaseError, UpdateError):  # the content may come from before the tables of sessions or users
-            return False
-        return True
+def _under_way(restore: Restore, verb: str) -> Job | None:
+    """The job that a decision would ask for, when it is there already."""
+    return open_job(undo_of(restore) if verb == "undo" else restore)
 
 
 def in_words(restore: Restore) -> str:
@@ -356,6 +337,8 @@ def in_words(restore: Restore) -> str:
     if restore.state == Restore.State.REQUESTED:
         waits = _("Waits for the approval of another person.") if conf.get("FOUR_EYES") else _("Waits for approval.")
         return f"{waits} {_('Nothing was changed.')}"
+    if restore.state == Restore.State.APPROVED and open_job(restore):
+        return _("Approved. A job waits to run it; nothing was changed yet.")
     if restore.state == Restore.State.APPROVED:
         return _("Approved, but not run yet. Nothing was changed.")
     if restore.state == Restore.State.RUNNING:
@@ -396,15 +379,3 @@ def preview_html(restore: Restore) -> SafeString | str:
         "free": display.size(preview["free_bytes"]),
     }
     return render_to_string("admin/backups_app/restore_preview.html", context)
-
-
-def _session_store(key: str | None = None) -> Any:
-    return import_module(settings.SESSION_ENGINE).SessionStore(key)
-
-
-def _url(model: str, pk: str) -> str:
-    return reverse(f"admin:backups_app_{model}_change", args=[pk])
-
-
-def _linked(model: str, pk: str) -> SafeString:
-    return format_html('<a href="{}">{}</a>', _url(model, pk), pk)

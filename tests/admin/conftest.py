@@ -13,15 +13,15 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
+from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verification
 from backups_app.services import catalog
 from tests.conftest import ACTOR
 
-_VIEW = ("view_database", "view_backup", "view_verification", "view_auditevent")
+_VIEW = ("view_database", "view_backup", "view_verification", "view_auditevent", "view_job")
 _RIGHTS: dict[str, tuple[str, ...]] = {
     "staff": (),
     "viewer": _VIEW,
-    "operator": (*_VIEW, "create_backup", "verify_backup"),
+    "operator": (*_VIEW, "create_backup", "verify_backup", "cancel_job"),
     "policymaker": (*_VIEW, "change_database"),
     "scheduler": (
         *_VIEW,
@@ -111,6 +111,33 @@ def backup_row(database: Database, *, state: str = "verified", verdict: str = "p
     for name, value in facts.items():
         setattr(backup, name, value)
     return backup
+
+
+def job_row(database: Database | None, *, state: str = "queued", kind: str = "create", **facts: Any) -> Job:
+    """An unsaved job row that keeps every constraint of the catalogue."""
+    now = timezone.now()
+    job = Job(
+        kind=kind,
+        database=database,
+        state=state,
+        trigger="admin",
+        requested_by_id="7",
+        requested_by_name="anna",
+        created_at=now - timedelta(minutes=10),
+    )
+    if state != "queued":
+        job.started_at, job.heartbeat_at = now - timedelta(seconds=200), now
+        job.owner, job.token, job.attempts, job.host = "generation:77", 1, 1, "here"
+    if state == "running":
+        job.phase, job.phase_started_at = "compress", now - timedelta(seconds=100)
+        job.done_bytes, job.total_bytes = 500_000_000, 2_000_000_000
+    if not job.is_open:
+        job.finished_at = now - timedelta(seconds=5)
+    if state in ("failed", "cancelled", "interrupted"):
+        job.outcome, job.hint = "It went wrong.", "Try it again."
+    for name, value in facts.items():
+        setattr(job, name, value)
+    return job
 
 
 def verification_row(backup: Backup, *, level: str = "full", verdict: str = "passed", **facts: Any) -> Verification:

@@ -12,15 +12,15 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.utils import timezone
 
-from backups_app.models import AuditEvent, Backup, Restore
+from backups_app.models import AuditEvent, Backup, Job, Restore
 from backups_app.services.audit import Actor
-from backups_app.services.restores import request_restore, run
+from backups_app.services.restores import request_restore, run, run_restore
 from tests.admin.conftest import Person
 from tests.support import connected
 
 PASSWORD = "correct horse battery"
 QUEUE = "/admin/backups_app/restore/"
-VIEW = ("view_database", "view_backup", "view_restore")
+VIEW = ("view_database", "view_backup", "view_restore", "view_job")
 REQUEST = (*VIEW, "request_restore")
 APPROVE = (*VIEW, "approve_restore")
 
@@ -44,6 +44,11 @@ def actor_of(person: Person) -> Actor:
 def request_page(restore: Restore) -> str:
     """The page of a request."""
     return f"{QUEUE}{restore.pk}/change/"
+
+
+def job_page(job: Job) -> str:
+    """The page of a job."""
+    return f"/admin/backups_app/job/{job.pk}/change/"
 
 
 def decision_page(restore: Restore, verb: str) -> str:
@@ -77,9 +82,23 @@ def turn(restore: Restore, state: str, **facts: Any) -> Restore:
     return restore
 
 
-def trace() -> tuple[list[Any], int]:
+def trace() -> tuple[list[Any], int, list[Any]]:
     """Everything that a decision would change in the catalogue."""
-    return list(Restore.objects.order_by("pk").values()), AuditEvent.objects.count()
+    restores, jobs = Restore.objects.order_by("pk").values(), Job.objects.order_by("pk").values()
+    return list(restores), AuditEvent.objects.count(), list(jobs)
+
+
+def work() -> list[Job]:
+    """What a worker does with the restores that were asked for."""
+    jobs = list(Job.objects.filter(kind=Job.Kind.RESTORE, state=Job.State.QUEUED).select_related("restore__database"))
+    for job in jobs:
+        assert job.restore is not None
+        ended = run_restore(job.restore, actor=Actor(id=job.requested_by_id, name=job.requested_by_name))
+        is_good = ended.state == Restore.State.SUCCEEDED
+        job.state = Job.State.SUCCEEDED if is_good else Job.State.FAILED
+        job.outcome, job.hint, job.finished_at = ended.outcome, ended.hint, timezone.now()
+        job.save()
+    return jobs
 
 
 def prices(path: Path) -> list[str]:

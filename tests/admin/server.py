@@ -40,6 +40,22 @@ server.run()
 """
 
 
+# What a worker does with the restores that were approved and asked for, in a process of its own.
+_WORK = """
+import django
+django.setup()
+from backups_app.models import Job
+from backups_app.services.audit import Actor
+from backups_app.services.restores import run_restore
+from django.utils import timezone
+for job in Job.objects.filter(kind="restore", state="queued"):
+    ended = run_restore(job.restore, actor=Actor(id=job.requested_by_id, name=job.requested_by_name))
+    assert ended.state == "succeeded", ended.outcome
+    job.state, job.finished_at = "succeeded", timezone.now()
+    job.save()
+"""
+
+
 def site_environment(home: Path, *, settings: str = "") -> dict[str, str]:
     """The environment of a site in ``home`` with some more lines of settings."""
     lines = "from project.settings import *\nPASSWORD_HASHERS = ['django.contrib.auth.hashers.MD5PasswordHasher']\n"
@@ -51,6 +67,11 @@ def site_environment(home: Path, *, settings: str = "") -> dict[str, str]:
 def prepare_site(home: Path) -> None:
     """Make the site: its tables, and the superusers anna and ben."""
     subprocess.run([sys.executable, "-c", _PREPARE], env=site_environment(home), cwd=PROJECT, check=True, timeout=120)
+
+
+def work(home: Path) -> None:
+    """Run the restores that were asked for, as a worker does, beside the server."""
+    subprocess.run([sys.executable, "-c", _WORK], env=site_environment(home), cwd=PROJECT, check=True, timeout=120)
 
 
 class _Stay(HTTPRedirectHandler):

@@ -7,19 +7,20 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
-from tests.admin.conftest import Person, backup_row
+from backups_app.core.errors import BusyError
+from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verification
+from tests.admin.conftest import Person, backup_row, job_row
 from tests.admin.markup import page_of
-from tests.support import bytes_in, names_in
+from tests.support import bytes_in
 
 LIST = "/admin/backups_app/backup/"
 MakePerson = Callable[..., Person]
-ArchiveOf = Callable[[Backup], Path]
 
 
 def change_page(backup: Backup) -> str:
@@ -30,71 +31,56 @@ def verify_page(backup: Backup) -> str:
     return f"{LIST}{backup.pk}/verify/"
 
 
-def verdicts() -> list[tuple[str, str]]:
-    """Level and verdict of every verification after the one at creation."""
-    found = Verification.objects.exclude(level="creation").order_by("pk")
-    return [(each.level, each.verdict) for each in found]
-
-
-def alter(path: Path) -> None:
-    """Flip one bit in the middle of a file."""
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(content)
+def nothing_was_asked() -> bool:
+    is_untouched = not Verification.objects.exclude(level="creation").exists()
+    return (
+        is_untouched
+        and not Job.objects.filter(trigger="admin").exists()
+        and not AuditEvent.objects.filter(action="verify").exists()
+    )
 
 
 # Verify
 
 
 @pytest.mark.parametrize("level", ["quick", "full"])
-def test_verify_passes_on_a_sound_archive(person: MakePerson, backup: Backup, level: str):
+def test_verify_asks_for_one_job_and_runs_nothing(person: MakePerson, backup: Backup, home: Path, level: str):
+    before = bytes_in(home / "archives")
     response = person("operator").post(verify_page(backup), {"level": level}, follow=True)
-    assert response.redirect_chain == [(change_page(backup), 302)]
-    page = page_of(response)
-    assert page.messages == [("success", "The copy at local passed.")]
-    assert verdicts() == [(level, "passed")]
-    assert page.badges[:2] == ["✓ verified", "✓ passed"]
-    event = AuditEvent.objects.get(action="verify")
-    assert (event.actor_name, event.outcome, event.subject) == ("operator", "done", backup.pk)
+    job = Job.objects.get(kind="verify")
+    assert response.redirect_chain == [(f"/admin/backups_app/job/{job.pk}/change/", 302)]
+    assert page_of(response).messages == [("success", "1 job was queued.")]
+    assert (job.kind, job.state, job.database, job.trigger) == ("verify", "queued", backup.database, "admin")
+    assert job.requested_by_name == "operator"
+    assert backup.pk in str(job.options)
+    assert level in str(job.options)
+    assert not Verification.objects.exclude(level="creation").exists()
+    assert bytes_in(home / "archives") == before
 
 
-@pytest.mark.parametrize("level", ["quick", "full"])
-def test_verify_finds_an_altered_archive(person: MakePerson, backup: Backup, archive_of: ArchiveOf, level: str):
-    alter(archive_of(backup))
-    page = page_of(person("operator").post(verify_page(backup), {"level": level}, follow=True))
-    ((kind, text),) = page.messages
-    assert kind == "error"
-    assert text.startswith("The copy at local: failed. stored bytes: SHA-256 ")
-    assert verdicts() == [(level, "failed")]
-    assert page.badges[0] == "✗ failed"
-    assert "✓ verified" not in page.badges
-    assert "The stored archive was read back" not in page.text
-    backup.refresh_from_db()
-    assert (backup.state, backup.verdict) == ("failed", "failed")
-    assert AuditEvent.objects.get(action="verify").outcome == "failed"
-
-
-@pytest.mark.parametrize("level", ["quick", "full"])
-def test_verify_calls_a_missing_archive_unreachable_and_not_failed(
-    person: MakePerson, backup: Backup, archive_of: ArchiveOf, level: str
+def test_of_two_clicks_on_the_same_form_one_asks(
+    person: MakePerson, backup: Backup, make_backup: Callable[..., Backup]
 ):
-    archive_of(backup).unlink()
-    page = page_of(person("operator").post(verify_page(backup), {"level": level}, follow=True))
-    ((kind, text),) = page.messages
-    assert kind == "error"
-    assert text.startswith("The copy at local: unreachable. ")
-    assert verdicts() == [(level, "unreachable")]
-    assert page.badges[:2] == ["✓ verified", "? unreachable"]
-    assert "✗ failed" not in page.badges
-    backup.refresh_from_db()
-    assert (backup.state, backup.verdict) == ("verified", "unreachable")
+    operator, other = person("operator"), make_backup(backup.database)
+    inputs = page_of(operator.get(verify_page(backup))).all("input")
+    (opened,) = [each.attributes["value"] for each in inputs if each.attributes.get("name") == "opened"]
+    for _ in range(2):
+        operator.post(verify_page(backup), {"level": "full", "opened": opened})
+        Job.objects.filter(kind="verify").update(state="succeeded", finished_at=timezone.now())
+    assert Job.objects.filter(kind="verify").count() == 1
+    operator.post(verify_page(other), {"level": "full", "opened": opened})
+    assert Job.objects.filter(kind="verify").count() == 2, "another backup is another matter"
 
 
-def test_verify_leaves_no_plaintext_behind(person: MakePerson, backup: Backup, home: Path):
-    person("operator").post(verify_page(backup), {"level": "full"})
-    assert verdicts() == [("full", "passed")]
-    assert names_in(home / "scratch") == set()
+def test_a_refusal_is_said_in_words(person: MakePerson, backup: Backup, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_arguments: object, **_options: object) -> list[Job]:
+        raise BusyError("It is <b>busy</b>.", "Wait.")
+
+    monkeypatch.setattr("backups_app.admin.backup.ask_verify", refuse)
+    response = person("operator").post(verify_page(backup), {"level": "full"}, follow=True)
+    assert response.redirect_chain == [(change_page(backup), 302)]
+    assert page_of(response).messages == [("error", "It is <b>busy</b>. Wait.")]
+    assert not page_of(response).all("b")
 
 
 def test_asking_to_verify_shows_what_will_happen_and_changes_nothing(person: MakePerson, backup: Backup, home: Path):
@@ -107,15 +93,14 @@ def test_asking_to_verify_shows_what_will_happen_and_changes_nothing(person: Mak
     assert [(each["value"], "checked" in each) for each in levels] == [("full", True), ("quick", False)]
     (form,) = page.all("form", "walsafe-confirm")
     assert form.attributes["method"] == "post"
-    assert verdicts() == []
-    assert not AuditEvent.objects.filter(action="verify").exists()
+    assert nothing_was_asked()
     assert bytes_in(home) == before
 
 
 @pytest.mark.parametrize("method", ["head", "options", "put", "delete", "patch"])
 def test_only_post_verifies(person: MakePerson, backup: Backup, method: str):
     getattr(person("operator").client, method)(f"{verify_page(backup)}?level=quick", {"level": "quick"})
-    assert verdicts() == []
+    assert nothing_was_asked()
 
 
 @pytest.mark.parametrize(
@@ -123,14 +108,13 @@ def test_only_post_verifies(person: MakePerson, backup: Backup, method: str):
 )
 def test_without_the_permission_nothing_is_verified(person: MakePerson, backup: Backup, name: str, status: int):
     assert person(name).post(verify_page(backup), {"level": "quick"}).status_code == status
-    assert verdicts() == []
-    assert not AuditEvent.objects.filter(action="verify").exists()
+    assert nothing_was_asked()
 
 
 def test_without_a_csrf_token_nothing_is_verified(person: MakePerson, backup: Backup):
     superuser = person("superuser", enforce_csrf_checks=True)
     assert superuser.post(verify_page(backup), {"level": "quick"}).status_code == 403
-    assert verdicts() == []
+    assert nothing_was_asked()
 
 
 def test_with_the_csrf_token_of_the_form_it_is_verified(person: MakePerson, backup: Backup):
@@ -138,7 +122,7 @@ def test_with_the_csrf_token_of_the_form_it_is_verified(person: MakePerson, back
     page = page_of(superuser.get(verify_page(backup)))
     (token,) = {each.attributes["value"] for each in page.all("input") if "csrf" in each.attributes.get("name", "")}
     assert superuser.post(verify_page(backup), {"level": "quick", "csrfmiddlewaretoken": token}).status_code == 302
-    assert verdicts() == [("quick", "passed")]
+    assert Job.objects.get(kind="verify").kind == "verify"
 
 
 @pytest.mark.parametrize("level", ["", "creation", "drill", "FULL", "quick ", "\x00", "<b>full</b>"])
@@ -149,7 +133,7 @@ def test_an_unknown_level_asks_again_and_verifies_nothing(person: MakePerson, ba
     assert page.messages == [("error", "Choose how deep to look: quick or full.")]
     assert "Verify" in page.buttons
     assert "<b>full</b>" not in response.content.decode()
-    assert verdicts() == []
+    assert nothing_was_asked()
 
 
 @pytest.mark.usefixtures("home")
@@ -158,7 +142,7 @@ def test_an_unknown_level_asks_again_and_verifies_nothing(person: MakePerson, ba
 def test_verifying_an_unknown_backup_is_not_found(person: MakePerson, backup_id: str, method: str):
     response = getattr(person("operator"), method)(f"{LIST}{backup_id}/verify/", {"level": "quick"})
     assert response.status_code == 404
-    assert verdicts() == []
+    assert nothing_was_asked()
 
 
 @pytest.mark.parametrize("state", ["running", "failed", "cancelled"])
@@ -173,8 +157,8 @@ def test_a_backup_without_an_archive_is_not_verified(person: MakePerson, shop: D
     done = page_of(operator.post(verify_page(made), {"level": "full"}, follow=True))
     ((kind, text),) = done.messages
     assert kind == "error"
-    assert "has no stored copy" in text
-    assert verdicts() == []
+    assert "no stored copy" in text
+    assert nothing_was_asked()
 
 
 @pytest.mark.parametrize(("name", "is_offered"), [("viewer", False), ("operator", True), ("superuser", True)])
@@ -249,6 +233,32 @@ def test_a_running_backup_is_not_called_proven(superuser: Person, every_state: l
     page = page_of(superuser.get(change_page(every_state[0])))
     assert "The backup is being made." in page.text
     assert "was read back" not in page.text
+
+
+@pytest.fixture
+def concerned(backup: Backup) -> list[Job]:
+    """A job that made the backup, one that verified it, one that waits on its database, and one of no concern."""
+    jobs = [
+        job_row(backup.database, state="succeeded"),
+        job_row(backup.database, state="succeeded", kind="verify"),
+        job_row(backup.database, kind="drill"),
+        job_row(backup.database, state="failed", kind="prune"),
+    ]
+    for job in jobs:
+        job.save()
+    Backup.objects.filter(pk=backup.pk).update(job=jobs[0])
+    backup.verifications.update(job=jobs[1])
+    return jobs
+
+
+def test_the_page_of_a_backup_shows_the_jobs_that_concern_it(person: MakePerson, backup: Backup, concerned: list[Job]):
+    viewer = person("viewer")
+    links = page_of(viewer.get(change_page(backup))).links
+    shown = [f"/admin/backups_app/job/{job.pk}/change/" in links for job in concerned]
+    assert shown == [True, True, True, False]
+    assert viewer.user is not None
+    viewer.user.user_permissions.remove(Permission.objects.get(codename="view_job"))
+    assert not [link for link in page_of(viewer.get(change_page(backup))).links if "/job/" in link]
 
 
 # The list

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
-from tests.admin.conftest import Person
+from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verification
+from tests.admin.conftest import Person, job_row
 from tests.admin.markup import page_of
 from tests.support import PROJECT, bytes_in
 
-MODELS = ("database", "backup", "verification", "auditevent")
+MODELS = ("database", "backup", "verification", "auditevent", "job")
 MakePerson = Callable[..., Person]
 
 
@@ -23,6 +23,8 @@ def ids(backup: Backup) -> dict[str, Any]:
     """The id of one row of each kind."""
     event = AuditEvent.objects.first()
     verification = backup.verifications.first()
+    job = job_row(backup.database)
+    job.save()
     assert event is not None
     assert verification is not None
     return {
@@ -30,6 +32,7 @@ def ids(backup: Backup) -> dict[str, Any]:
         "backup": backup.pk,
         "verification": verification.pk,
         "auditevent": event.pk,
+        "job": job.pk,
     }
 
 
@@ -38,7 +41,7 @@ def reading(ids: dict[str, Any]) -> list[str]:
     pages = [f"/admin/backups_app/{model}/" for model in MODELS]
     pages += [f"/admin/backups_app/{model}/{pk}/change/" for model, pk in ids.items()]
     pages += [f"/admin/backups_app/{model}/{pk}/history/" for model, pk in ids.items()]
-    return [*pages, "/admin/backups_app/"]
+    return [*pages, f"/admin/backups_app/job/{ids['job']}/progress.json", "/admin/backups_app/"]
 
 
 def acting(ids: dict[str, Any]) -> list[str]:
@@ -46,6 +49,7 @@ def acting(ids: dict[str, Any]) -> list[str]:
     return [
         f"/admin/backups_app/database/back-up-now/?id={ids['database']}",
         f"/admin/backups_app/backup/{ids['backup']}/verify/",
+        f"/admin/backups_app/job/{ids['job']}/cancel/",
     ]
 
 
@@ -70,7 +74,7 @@ def everything(home: Path) -> object:
     """All rows of the catalogue and all files of the home."""
     rows = [
         sorted(model._default_manager.values_list(), key=repr)
-        for model in (Database, Backup, Copy, Verification, AuditEvent)
+        for model in (Database, Backup, Copy, Verification, AuditEvent, Job)
     ]
     return rows, bytes_in(home)
 
@@ -102,7 +106,7 @@ def test_a_viewer_reads_every_page_and_reaches_no_deed(person: MakePerson, ids: 
     assert statuses(viewer, acting(ids) + forbidden(ids)) == all_with(403, acting(ids) + forbidden(ids))
 
 
-def test_an_operator_reads_every_page_and_reaches_both_deeds(person: MakePerson, ids: dict[str, Any]):
+def test_an_operator_reads_every_page_and_reaches_all_deeds(person: MakePerson, ids: dict[str, Any]):
     operator = person("operator")
     assert statuses(operator, reading(ids) + acting(ids)) == all_with(200, reading(ids) + acting(ids))
     assert statuses(operator, forbidden(ids)) == all_with(403, forbidden(ids))
@@ -134,7 +138,7 @@ def test_posting_to_evidence_is_refused_and_changes_nothing(
 ):
     someone, before = person(name), everything(home)
     fields = {"state": "verified", "verdict": "passed", "note": "changed", "reason": "", "detail": "changed"}
-    for model in ("backup", "verification", "auditevent"):
+    for model in ("backup", "verification", "auditevent", "job"):
         page = f"/admin/backups_app/{model}/{ids[model]}/change/"
         assert someone.post(page, fields).status_code == 403, page
     for page in forbidden(ids):
@@ -154,7 +158,7 @@ def test_no_list_offers_or_accepts_to_delete(superuser: Person, ids: dict[str, A
     assert everything(home) == before
 
 
-@pytest.mark.parametrize("model", ["backup", "verification", "auditevent"])
+@pytest.mark.parametrize("model", ["backup", "verification", "auditevent", "job"])
 def test_the_detail_page_of_evidence_has_no_field_and_no_save_button(
     superuser: Person, ids: dict[str, Any], model: str
 ):
@@ -199,7 +203,7 @@ def test_an_unknown_row_leads_to_the_index_with_a_message(superuser: Person, mod
 def drop_catalog() -> None:
     """Take the app's tables away, inside the transaction of the test."""
     with connections["catalog"].cursor() as cursor:
-        for table in ("verification", "copy", "auditevent", "backup", "database"):
+        for table in ("verification", "copy", "auditevent", "backup", "job", "database"):
             cursor.execute(f"DROP TABLE backups_app_{table}")
 
 

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sqlite3
-import subprocess
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
-from pytest_django.fixtures import Settings
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
+from backups_app.core.errors import BusyError
+from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verification
 from backups_app.services.databases import add_database, change_policy
+from backups_app.services.jobs import ask_create
 from tests.admin.conftest import Person, backup_row
-from tests.admin.markup import page_of
+from tests.admin.markup import Page, page_of
 from tests.conftest import ACTOR
-from tests.support import build, build_shop, bytes_in, holding, names_in, needs_tool, rows_of
+from tests.support import build_shop, bytes_in
 
 LIST = "/admin/backups_app/database/"
 BACK_UP = "/admin/backups_app/database/back-up-now/"
@@ -37,13 +38,19 @@ def backup_page(backup: Backup) -> str:
     return f"/admin/backups_app/backup/{backup.pk}/change/"
 
 
-def states() -> dict[str, str]:
-    return {backup.database.name: backup.state for backup in Backup.objects.all()}
+def job_page(job: Job) -> str:
+    return f"/admin/backups_app/job/{job.pk}/change/"
+
+
+def field_of(page: Page, name: str) -> str:
+    (field,) = {each.attributes["value"] for each in page.all("input") if each.attributes.get("name") == name}
+    return str(field)
 
 
 def nothing_was_made(home: Path) -> bool:
     return (
-        not Backup.objects.exists()
+        not Job.objects.exists()
+        and not Backup.objects.exists()
         and not Copy.objects.exists()
         and not Verification.objects.exists()
         and not AuditEvent.objects.filter(action="create").exists()
@@ -51,57 +58,86 @@ def nothing_was_made(home: Path) -> bool:
     )
 
 
-@pytest.fixture
-def live_shop(home: Path, tmp_path: Path, db_catalog: None) -> Iterator[Database]:
-    """A database whose rows are all in its ``-wal``, held open by another process."""
-    path = build(tmp_path / "live.sqlite3", "PRAGMA journal_mode=WAL; CREATE TABLE visit (id INTEGER PRIMARY KEY);")
-    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1234)"
-    with holding(path, f"{numbers} INSERT INTO visit SELECT i FROM n"):
-        shutil.copy2(path, tmp_path / "naive.sqlite3")
-        assert rows_of(tmp_path / "naive.sqlite3") == {"visit": 0}
-        yield add_database("live", path, actor=ACTOR)
+def nothing_ran(home: Path) -> bool:
+    return not Backup.objects.exists() and not (home / "archives").exists()
 
 
 # Back up now
 
 
-def test_back_up_now_makes_a_verified_backup_of_rows_that_are_only_in_the_wal(
-    person: MakePerson, live_shop: Database, home: Path, tmp_path: Path
+def test_back_up_now_asks_for_one_job_and_runs_nothing(person: MakePerson, shop: Database, home: Path):
+    operator, live = person("operator"), bytes_in(Path(shop.path).parent)
+    response = operator.post(BACK_UP, {"id": shop.pk, "note": " before the sale "}, follow=True)
+    job = Job.objects.get()
+    assert response.redirect_chain == [(job_page(job), 302)]
+    assert page_of(response).messages == [("success", "1 job was queued.")]
+    assert (job.kind, job.state, job.database, job.trigger) == ("create", "queued", shop, "admin")
+    assert operator.user is not None
+    assert (job.requested_by_id, job.requested_by_name) == (str(operator.user.pk), "operator")
+    assert "before the sale" in job.options.values()
+    assert nothing_ran(home)
+    assert bytes_in(Path(shop.path).parent) == live
+
+
+def test_of_two_clicks_on_the_same_form_one_asks(person: MakePerson, shop: Database):
+    operator = person("operator")
+    opened = field_of(page_of(operator.get(BACK_UP, {"id": shop.pk})), "opened")
+    operator.post(BACK_UP, {"id": shop.pk, "opened": opened})
+    job = Job.objects.get()
+    now = timezone.now()
+    facts = {"started_at": now, "heartbeat_at": now, "token": 1, "owner": "w"}
+    for state in ({"state": "running", **facts}, {"state": "succeeded", "finished_at": now}):
+        Job.objects.update(**state)
+        again = operator.post(BACK_UP, {"id": shop.pk, "opened": opened}, follow=True)
+        assert again.redirect_chain == [(job_page(job), 302)]
+        assert page_of(again).messages[-1] == ("info", "1 job was asked for already: nothing is done twice.")
+    assert Job.objects.count() == 1
+    later = field_of(page_of(operator.get(BACK_UP, {"id": shop.pk})), "opened")
+    operator.post(BACK_UP, {"id": shop.pk, "opened": later})
+    assert Job.objects.count() == 2, "a new form asks anew"
+
+
+def test_the_job_of_somebody_else_is_not_taken_for_ones_own(person: MakePerson, shop: Database):
+    operator, other = person("operator"), person("superuser")
+    opened = field_of(page_of(operator.get(BACK_UP, {"id": shop.pk})), "opened")
+    other.post(BACK_UP, {"id": shop.pk})
+    Job.objects.update(state="succeeded", finished_at=timezone.now())
+    operator.post(BACK_UP, {"id": shop.pk, "opened": opened})
+    assert Job.objects.filter(requested_by_name="operator").count() == 1
+
+
+@pytest.mark.parametrize("opened", ["", "yesterday", "2026-13-45T00:00:00", "2026-01-01T00:00:00", "\x00", "9" * 4000])
+def test_a_form_with_a_senseless_moment_still_asks(person: MakePerson, shop: Database, opened: str):
+    assert person("operator").post(BACK_UP, {"id": shop.pk, "opened": opened}).status_code == 302
+    assert Job.objects.count() == 1
+
+
+def test_without_the_right_to_see_jobs_one_stays_on_the_list_and_reads_what_happened(
+    person: MakePerson, shop: Database
 ):
     operator = person("operator")
-    response = operator.post(BACK_UP, {"id": live_shop.pk, "note": " before the sale "}, follow=True)
-    backup = Backup.objects.get()
-    assert response.redirect_chain == [(backup_page(backup), 302)]
-    assert page_of(response).messages == [("success", "1 verified backup was made.")]
-    assert (backup.state, backup.verdict, backup.tables) == ("verified", "passed", {"visit": 1234})
-    assert (backup.trigger, backup.note) == ("admin", "before the sale")
     assert operator.user is not None
-    assert (backup.requested_by_id, backup.requested_by_name) == (str(operator.user.pk), "operator")
-    archive = home / "archives" / backup.archive_name
-    recovered = tmp_path / "recovered.sqlite3"
-    subprocess.run([needs_tool("zstd"), "-dq", str(archive), "-o", str(recovered)], check=True)
-    assert rows_of(recovered) == {"visit": 1234}
+    operator.user.user_permissions.remove(Permission.objects.get(codename="view_job"))
+    response = operator.post(BACK_UP, {"id": shop.pk}, follow=True)
+    assert response.redirect_chain == [(LIST, 302)]
+    (queued, warning) = page_of(response).messages
+    assert queued == ("success", "1 job was queued.")
+    assert warning[0] == "warning"
+    assert "No worker is running." in warning[1]
+    assert Job.objects.count() == 1
+    page = page_of(operator.get(change_page(shop)))
+    assert "Its jobs" not in page.buttons
+    assert "Latest jobs" not in page.text
 
 
-def test_the_page_after_back_up_now_shows_the_evidence(person: MakePerson, live_shop: Database):
-    page = page_of(person("operator").post(BACK_UP, {"id": live_shop.pk}, follow=True))
-    backup = Backup.objects.get()
-    assert page.badges[0] == "✓ verified"
-    cells = page.cells()
-    assert cells[cells.index("visit") + 1] == "1,234"
-    assert cells[cells.index("content digest") + 1] == "✓ ok"
-    assert backup.sha256 in cells[cells.index("content digest") + 2]
-    assert cells[cells.index("census") + 2] == "1,234 rows in 1 tables, as counted in the source"
-    (command,) = page.all("code", "walsafe-command")
-    assert command.text == f"zstd -d {backup.archive_name.rpartition('/')[2]} -o recovered.sqlite3"
-    assert "The stored archive was read back" in page.text
+def test_a_refusal_is_said_in_words(person: MakePerson, shop: Database, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_arguments: object, **_options: object) -> Job:
+        raise BusyError("It is <b>busy</b>.", "Wait.")
 
-
-def test_back_up_now_is_recorded_with_the_name_of_the_user(person: MakePerson, shop: Database):
-    person("operator").post(BACK_UP, {"id": shop.pk})
-    event = AuditEvent.objects.get(action="create")
-    assert (event.actor_name, event.outcome, event.database_name) == ("operator", "done", "shop")
-    assert event.subject == Backup.objects.get().pk
+    monkeypatch.setattr("backups_app.admin.database.ask_create", refuse)
+    response = person("operator").post(BACK_UP, {"id": shop.pk}, follow=True)
+    assert page_of(response).messages == [("error", "No job for shop: It is <b>busy</b>. Wait.")]
+    assert not page_of(response).all("b")
 
 
 def test_asking_to_back_up_shows_what_will_happen_and_changes_nothing(person: MakePerson, shop: Database, home: Path):
@@ -150,7 +186,7 @@ def test_with_the_csrf_token_of_the_form_a_backup_is_made(person: MakePerson, sh
     fields = {each["name"]: each.get("value", "") for each in inputs}
     assert fields["id"] == str(shop.pk)
     assert operator.post(BACK_UP, fields).status_code == 302
-    assert Backup.objects.get().state == "verified"
+    assert Job.objects.get().state == "queued"
 
 
 @pytest.mark.parametrize("given", ["", "0", "999999", "-1", "abc", "²", "٣", "9" * 30, "9" * 5000, "1 OR 1=1", "\x00"])
@@ -181,51 +217,6 @@ def test_a_database_that_is_not_under_care_is_not_backed_up(person: MakePerson, 
     assert nothing_was_made(home)
 
 
-def test_a_required_table_that_is_empty_makes_the_backup_fail_in_words(
-    person: MakePerson, live_shop: Database, tmp_path: Path
-):
-    build(tmp_path / "live.sqlite3", "CREATE TABLE account (id INTEGER PRIMARY KEY);")
-    change_policy(live_shop, required_tables=["account"], freshness_hours=None, actor=ACTOR)
-    response = person("operator").post(BACK_UP, {"id": live_shop.pk}, follow=True)
-    backup = Backup.objects.get()
-    assert (backup.state, backup.verdict) == ("failed", "failed")
-    page = page_of(response)
-    ((kind, text),) = page.messages
-    assert kind == "error"
-    assert text == f"No verified backup of live: {backup.reason} {backup.hint}"
-    assert "account" in text
-    assert "verified backup was made" not in page.text
-    assert page.badges[0] == "✗ failed"
-    assert "✓ verified" not in page.badges[:1]
-    assert backup.reason in page.text
-    assert backup.hint in page.text
-
-
-def test_a_missing_file_makes_the_backup_fail_in_words(person: MakePerson, shop: Database, home: Path):
-    Path(shop.path).unlink()
-    response = person("operator").post(BACK_UP, {"id": shop.pk}, follow=True)
-    backup = Backup.objects.get()
-    assert (backup.state, backup.failure_code) == ("failed", "not_found")
-    assert response.redirect_chain == [(backup_page(backup), 302)]
-    page = page_of(response)
-    ((kind, text),) = page.messages
-    assert (kind, text) == ("error", f"No verified backup of shop: {backup.reason} {backup.hint}")
-    assert "✗ failed" in page.badges
-    assert backup.reason in page.text
-    assert not page.all("code", "walsafe-command")
-    assert "Verify" not in page.buttons
-    assert not Path(shop.path).exists()
-    assert names_in(home / "scratch") == set()
-
-
-def test_a_file_outside_the_allowed_folders_is_not_read(person: MakePerson, shop: Database, settings: Settings):
-    settings.BACKUPS = {**settings.BACKUPS, "ROOTS": []}
-    page = page_of(person("operator").post(BACK_UP, {"id": shop.pk}, follow=True))
-    assert Backup.objects.get().failure_code == "refused"
-    assert page.messages[0][0] == "error"
-    assert "BACKUPS_ROOTS" in page.messages[0][1]
-
-
 def test_the_list_action_backs_up_several_databases(person: MakePerson, shop: Database, tmp_path: Path):
     other = add_database("other", build_shop(tmp_path / "other.sqlite3"), actor=ACTOR)
     operator = person("operator")
@@ -238,33 +229,38 @@ def test_the_list_action_backs_up_several_databases(person: MakePerson, shop: Da
     ids = [each.attributes["value"] for each in page.all("input") if each.attributes.get("name") == "id"]
     assert sorted(ids) == sorted([str(shop.pk), str(other.pk)])
     done = operator.post(BACK_UP, {"id": ids}, follow=True)
-    assert done.redirect_chain == [("/admin/backups_app/backup/", 302)]
-    assert page_of(done).messages == [("success", "2 verified backups were made.")]
-    assert states() == {
-        "shop": "verified",
-        "other": "verified",
-    }
+    assert {job.database for job in Job.objects.all()} == {shop, other}
+    ((address, _status),) = done.redirect_chain
+    assert address.startswith("/admin/backups_app/job/?id__in=")
+    assert set(done.context["cl"].result_list) == set(Job.objects.all())
+    assert page_of(done).messages[0] == ("success", "2 jobs were queued.")
+    assert "No worker is running." in page_of(done).messages[1][1]
 
 
-def test_one_failing_database_does_not_stop_the_others(person: MakePerson, shop: Database, tmp_path: Path):
-    lost = add_database("lost", build_shop(tmp_path / "lost.sqlite3"), actor=ACTOR)
-    Path(lost.path).unlink()
-    done = person("operator").post(BACK_UP, {"id": [lost.pk, shop.pk]}, follow=True)
-    assert states() == {"shop": "verified", "lost": "failed"}
-    (success, error) = page_of(done).messages
-    assert success == ("success", "1 verified backup was made.")
-    assert error[0] == "error"
-    assert error[1].startswith("No verified backup of lost: There is no database file")
+def test_one_refused_database_does_not_stop_the_others(
+    person: MakePerson, shop: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    other = add_database("other", build_shop(tmp_path / "other.sqlite3"), actor=ACTOR)
+
+    def ask(database: Database, **options: Any) -> Job:
+        if database == shop:
+            raise BusyError("Not now.", "Wait.")
+        return ask_create(database, **options)
+
+    monkeypatch.setattr("backups_app.admin.database.ask_create", ask)
+    done = person("operator").post(BACK_UP, {"id": [shop.pk, other.pk]}, follow=True)
+    assert Job.objects.get().database == other
+    assert page_of(done).messages == [("error", "No job for shop: Not now. Wait."), ("success", "1 job was queued.")]
 
 
-def test_the_same_id_given_twice_makes_one_backup(person: MakePerson, shop: Database):
+def test_the_same_id_given_twice_asks_once(person: MakePerson, shop: Database):
     person("operator").post(BACK_UP, {"id": [shop.pk, shop.pk]})
-    assert Backup.objects.count() == 1
+    assert Job.objects.count() == 1
 
 
 def test_a_long_note_is_cut(person: MakePerson, shop: Database):
     person("operator").post(BACK_UP, {"id": shop.pk, "note": "n" * 5000})
-    assert Backup.objects.get().note == "n" * 2000
+    assert "n" * 2000 in Job.objects.get().options.values()
 
 
 # Who is offered what
@@ -295,6 +291,17 @@ def test_the_page_of_a_database_leads_to_its_backups(superuser: Person, shop: Da
     assert address in page_of(superuser.get(change_page(shop))).links
     shown = superuser.get(address).context["cl"].result_list
     assert [each.database.name for each in shown] == ["shop"]
+
+
+def test_the_page_of_a_database_shows_its_latest_jobs_and_leads_to_them(person: MakePerson, shop: Database):
+    now = timezone.now()
+    for number in range(7):
+        at = now - timedelta(days=number)
+        Job.objects.create(kind="create", database=shop, trigger="schedule", state="succeeded", finished_at=at)
+    page = page_of(person("viewer").get(change_page(shop)))
+    assert [each for each in page.badges if each == "✓ succeeded"] == ["✓ succeeded"] * 5
+    assert len({link for link in page.links if re.fullmatch(r"/admin/backups_app/job/\w{12}/change/", link)}) == 5
+    assert f"/admin/backups_app/job/?database__id__exact={shop.pk}" in page.links
 
 
 # Policy
@@ -419,12 +426,6 @@ def test_any_table_name_can_be_required(superuser: Person, shop: Database, name:
     assert json.loads(field.text) == [name]
 
 
-def test_a_changed_policy_counts_for_the_next_backup(superuser: Person, shop: Database):
-    superuser.post(change_page(shop), {"required_tables": '["nothing"]', "freshness_hours": ""})
-    superuser.post(BACK_UP, {"id": shop.pk})
-    assert Backup.objects.get().state == "failed"
-
-
 # How safe it is
 
 
@@ -530,12 +531,3 @@ def test_the_live_file_is_the_same_after_every_page(superuser: Person, shop: Dat
     for address in (LIST, change_page(shop), f"{BACK_UP}?id={shop.pk}"):
         superuser.get(address)
     assert bytes_in(Path(shop.path).parent) == before
-
-
-def test_a_backup_through_the_screens_leaves_the_source_as_it_was(superuser: Person, shop: Database):
-    before = Path(shop.path).read_bytes()
-    superuser.post(BACK_UP, {"id": shop.pk})
-    assert Path(shop.path).read_bytes() == before
-    with sqlite3.connect(shop.path) as connection:
-        assert connection.execute("SELECT count(*) FROM sale").fetchone() == (4,)
-    connection.close()

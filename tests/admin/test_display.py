@@ -9,7 +9,7 @@ from django.utils import timezone, translation
 
 from backups_app.admin import display
 from backups_app.admin.display import age, badge, checks_table, count, rows_table, size
-from backups_app.models import AuditEvent, Backup, Copy, Verification
+from backups_app.models import AuditEvent, Backup, Copy, Job, Verification
 from tests.admin.markup import Page
 
 
@@ -22,6 +22,7 @@ STATES = {
     *Copy.State.values,
     *Verification.Verdict.values,
     *AuditEvent.Outcome.values,
+    *Job.State.values,
     "safe",
     "attention",
 }
@@ -39,12 +40,12 @@ def test_every_state_has_a_look_a_symbol_and_its_word(state: str):
 
 def test_only_what_is_proven_looks_good():
     good = {state for state in STATES if "walsafe-good" in badge(state, "word")}
-    assert good == {"verified", "passed", "done", "safe"}
+    assert good == {"verified", "passed", "done", "safe", "succeeded"}
 
 
 def test_states_that_mean_different_things_have_different_symbols():
     symbols = {state: badge(state, "")[badge(state, "").index('"true">') + 7] for state in STATES}
-    assert len({symbols[each] for each in ("verified", "failed", "unreachable", "running", "cancelled")}) == 5
+    assert len({symbols[each] for each in ("verified", "failed", "unreachable", "running", "cancelled", "queued")}) == 6
 
 
 def test_an_unknown_state_still_shows_its_word():
@@ -137,3 +138,23 @@ def test_half_a_character_in_evidence_can_be_sent_to_a_browser():
     shown = checks_table([{"name": "foreign_key_check", "ok": False, "evidence": "rows of a\udcffb", "advisory": True}])
     assert "\\udcff" in shown.encode().decode()
     assert display.DASH not in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "0 s"),
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 5 min"),
+        (360000, "100 h 0 min"),
+    ],
+)
+def test_a_duration_is_told_in_the_two_units_that_matter(seconds: float, words: str):
+    assert display.duration(timedelta(seconds=seconds)) == words
+
+
+def test_no_duration_is_a_dash():
+    assert display.duration(None) == "–"

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.sessions.models import Session
 from django.db import connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import BusyError
-from backups_app.jobs.claim import job_lock
-from backups_app.models import AuditEvent, Backup, Database, Restore
+from backups_app.models import AuditEvent, Backup, Database, Job, Restore
+from backups_app.services.jobs import ask_restore
 from tests.admin.conftest import Person
 from tests.admin.markup import page_of
 from tests.admin.restores import (
@@ -29,12 +28,14 @@ from tests.admin.restores import (
     ask,
     change_prices,
     decision_page,
+    job_page,
     outside,
     prices,
     request_page,
     somebody,
     trace,
     turn,
+    work,
 )
 from tests.support import bytes_in, content_of
 
@@ -67,8 +68,9 @@ def asked(anna: Person, backup: Backup, shop_file: Path) -> Restore:
 
 @pytest.fixture
 def done(asked: Restore, ben: Person, outside: None) -> Restore:
-    """The request of anna, approved by ben on the screen and run."""
+    """The request of anna, approved by ben on the screen and run by a worker."""
     assert ben.post(decision_page(asked, "approve"), RIGHT).status_code == 302
+    work()
     asked.refresh_from_db()
     assert asked.state == "succeeded", asked.outcome
     return asked
@@ -227,15 +229,45 @@ def test_the_page_to_approve_shows_what_will_happen(ben: Person, asked: Restore)
     assert page.inline_code == []
 
 
-def test_approving_restores_the_content_and_says_so(ben: Person, asked: Restore, shop_file: Path, outside: None):
-    assert prices(shop_file) == ["apple", "pear", "plum", "quince", "grape"]
+def test_approving_asks_for_one_job_and_runs_nothing(ben: Person, asked: Restore, shop_file: Path):
+    live = content_of(shop_file)
     response = ben.post(decision_page(asked, "approve"), RIGHT, follow=True)
-    assert response.redirect_chain == [(request_page(asked), 302)]
-    assert prices(shop_file) == ["apple", "pear", "plum"]
+    job = Job.objects.get(kind="restore")
+    assert response.redirect_chain == [(job_page(job), 302)]
+    assert page_of(response).messages == [("success", "1 job was queued.")]
+    assert (job.kind, job.state, job.restore, job.database) == ("restore", "queued", asked, asked.database)
+    assert (job.requested_by_id, job.requested_by_name, job.trigger) == (actor_of(ben).id, "ben", "admin")
+    asked.refresh_from_db()
+    assert (asked.state, asked.approved_by_name, asked.safety_backup) == ("approved", "ben", None)
+    assert content_of(shop_file) == live
+    assert request_page(asked) in page_of(response).links
+
+
+def test_the_page_of_a_request_leads_to_its_job_and_offers_no_second_one(ben: Person, asked: Restore):
+    ben.post(decision_page(asked, "approve"), RIGHT)
+    response = ben.get(request_page(asked))
     page = page_of(response)
-    assert page.messages == [
-        ("success", "The restore succeeded. The live database holds the content of the backup, and was checked.")
-    ]
+    assert job_page(Job.objects.get(kind="restore")) in page.links
+    assert "A job waits to run it; nothing was changed yet." in page.text
+    assert "Run the approved restore" not in page.buttons
+    assert response["Refresh"] == "3"
+    form = page_of(ben.get(decision_page(asked, "approve")))
+    assert "A job waits to run it, or runs it now." in form.text
+    assert job_page(Job.objects.get(kind="restore")) in form.links
+    assert not form.all("form", "walsafe-confirm")
+
+
+def test_when_the_job_has_ended_the_page_of_the_request_says_how(
+    ben: Person, asked: Restore, shop_file: Path, outside: None
+):
+    assert prices(shop_file) == ["apple", "pear", "plum", "quince", "grape"]
+    ben.post(decision_page(asked, "approve"), RIGHT)
+    work()
+    assert prices(shop_file) == ["apple", "pear", "plum"]
+    response = ben.get(request_page(asked))
+    assert "Refresh" not in response
+    page = page_of(response)
+    assert "The live database holds the content of the backup, and was checked." in page.text
     assert page.badges[0] == "✓ succeeded"
     assert "asked for by anna, approved by ben" in page.text
     cells = page.cells()
@@ -245,15 +277,50 @@ def test_approving_restores_the_content_and_says_so(ben: Person, asked: Restore,
     assert AuditEvent.objects.filter(action="restore", outcome="done", actor_name="ben", subject=asked.pk).count() == 1
 
 
-def test_approving_twice_runs_once(ben: Person, done: Restore, shop_file: Path):
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_approving_twice_asks_once(ben: Person, asked: Restore, state: str):
+    ben.post(decision_page(asked, "approve"), RIGHT)
+    if state == "running":
+        now = timezone.now()
+        Job.objects.filter(kind="restore").update(state="running", started_at=now, heartbeat_at=now, token=1, owner="w")
+    before = trace()
+    response = ben.post(decision_page(asked, "approve"), RIGHT, follow=True)
+    assert response.redirect_chain == [(job_page(Job.objects.get(kind="restore")), 302)]
+    assert page_of(response).messages[-1] == ("info", "1 job was asked for already: nothing is done twice.")
+    assert trace() == before
+
+
+def test_of_two_approvals_at_the_same_moment_one_asks(ben: Person, asked: Restore, monkeypatch: pytest.MonkeyPatch):
+    def ask_twice(restore: Restore, **options: Any) -> Job:
+        ask_restore(restore, **options)  # the other request was a moment faster
+        return ask_restore(restore, **options)
+
+    monkeypatch.setattr("backups_app.admin.restore.ask_restore", ask_twice)
+    response = ben.post(decision_page(asked, "approve"), RIGHT, follow=True)
+    assert response.redirect_chain == [(job_page(Job.objects.get(kind="restore")), 302)]
+    assert "error" not in {kind for kind, _text in page_of(response).messages}
+
+
+def test_approving_what_has_run_is_refused(ben: Person, done: Restore, shop_file: Path):
     change_prices(shop_file)
-    before = prices(shop_file)
+    before, rows = prices(shop_file), trace()[2]
     response = ben.post(decision_page(done, "approve"), RIGHT, follow=True)
     kind, text = page_of(response).messages[-1]
     assert kind == "error"
     assert "is succeeded, not waiting for a decision" in text
-    assert prices(shop_file) == before, "the second one ran nothing"
-    assert Backup.objects.filter(trigger="safety").count() == 1
+    assert prices(shop_file) == before
+    assert trace()[2] == rows
+
+
+def test_without_the_right_to_see_jobs_one_stays_with_the_request(asked: Restore):
+    zoe = somebody("zoe", "view_restore", "approve_restore")
+    response = zoe.post(decision_page(asked, "approve"), RIGHT, follow=True)
+    assert response.redirect_chain == [(request_page(asked), 302)]
+    page = page_of(response)
+    assert [kind for kind, _text in page.messages] == ["success", "warning"]
+    assert "No worker is running." in page.messages[1][1]
+    assert not [link for link in page.links if "/job/" in link]
+    assert Job.objects.filter(kind="restore").count() == 1
 
 
 @pytest.mark.parametrize("is_superuser", [False, True])
@@ -283,38 +350,56 @@ def test_a_single_person_may_approve_where_four_eyes_are_switched_off(
     page = page_of(zoe.get(request_page(restore)))
     assert decision_page(restore, "approve") in page.links
     assert "another person" not in page.text
-    done = page_of(zoe.post(decision_page(restore, "approve"), RIGHT, follow=True))
+    zoe.post(decision_page(restore, "approve"), RIGHT)
+    work()
+    done = page_of(zoe.get(request_page(restore)))
     assert done.badges[0] == "✓ succeeded"
     assert "the same person: the four-eyes rule is off" in done.text
 
 
-def test_an_approval_that_was_kept_from_running_can_be_run_later(
-    ben: Person, asked: Restore, shop_file: Path, outside: None
-):
-    with job_lock(asked.database):  # as a backup that runs
+@pytest.fixture
+def kept_back(ben: Person, asked: Restore, monkeypatch: pytest.MonkeyPatch) -> Restore:
+    """An approval by ben whose job was refused, because something else of this database waits."""
+    with monkeypatch.context() as patch:
+
+        def refuse(*_arguments: object, **_options: object) -> Job:
+            raise BusyError("Another restore waits.", "Wait for it.")
+
+        patch.setattr("backups_app.admin.restore.ask_restore", refuse)
         page = page_of(ben.post(decision_page(asked, "approve"), RIGHT, follow=True))
-    ((kind, text),) = page.messages
-    assert (kind, "is running" in text) == ("error", True)
+    assert page.messages == [("error", "Another restore waits. Wait for it.")]
+    assert "Run the approved restore" in page.buttons
     asked.refresh_from_db()
     assert asked.state == "approved"
-    assert "Run the approved restore" in page.buttons
-    assert len(prices(shop_file)) == 5
-    again = page_of(ben.post(decision_page(asked, "approve"), RIGHT, follow=True))
-    assert again.messages[0][0] == "success"
-    assert prices(shop_file) == ["apple", "pear", "plum"]
+    assert not Job.objects.filter(kind="restore").exists()
+    return asked
+
+
+def test_an_approval_that_was_kept_from_running_can_be_run_later(ben: Person, kept_back: Restore):
+    ben.post(decision_page(kept_back, "approve"), RIGHT)
+    assert Job.objects.get(kind="restore").restore == kept_back
+    assert AuditEvent.objects.filter(action="approve-restore").count() == 1
 
 
 def test_another_approver_may_run_what_was_approved_and_is_named_as_the_one_who_ran_it(
-    asked: Restore, ben: Person, shop_file: Path, outside: None
+    kept_back: Restore, shop_file: Path, outside: None
 ):
-    with job_lock(asked.database):
-        ben.post(decision_page(asked, "approve"), RIGHT)
     zoe = somebody("zoe", *APPROVE)
-    page = page_of(zoe.post(decision_page(asked, "approve"), RIGHT, follow=True))
-    assert page.messages[-1][0] == "success"
-    assert "approved by ben" in page.text
+    zoe.post(decision_page(kept_back, "approve"), RIGHT)
+    assert Job.objects.get(kind="restore").requested_by_name == "zoe"
+    work()
+    assert "approved by ben" in page_of(zoe.get(request_page(kept_back))).text
     assert AuditEvent.objects.get(action="restore", outcome="done").actor_name == "zoe"
     assert prices(shop_file) == ["apple", "pear", "plum"]
+
+
+def test_a_cancelled_job_leaves_an_approval_that_can_be_run(ben: Person, asked: Restore, superuser: Person):
+    ben.post(decision_page(asked, "approve"), RIGHT)
+    first = Job.objects.get(kind="restore")
+    superuser.post(f"/admin/backups_app/job/{first.pk}/cancel/")
+    assert "Run the approved restore" in page_of(ben.get(request_page(asked))).buttons
+    ben.post(decision_page(asked, "approve"), RIGHT)
+    assert sorted(Job.objects.filter(kind="restore").values_list("state", flat=True)) == ["cancelled", "queued"]
 
 
 def test_a_restore_that_fails_says_why_and_changes_nothing(
@@ -322,28 +407,14 @@ def test_a_restore_that_fails_says_why_and_changes_nothing(
 ):
     archive_of(asked.backup).unlink()
     live = content_of(shop_file)
-    page = page_of(ben.post(decision_page(asked, "approve"), RIGHT, follow=True))
-    assert page.messages[0][0] == "error"
-    assert page.messages[0][1].startswith("Failed: ")
+    ben.post(decision_page(asked, "approve"), RIGHT)
+    work()
+    page = page_of(ben.get(request_page(asked)))
     assert page.badges[0] == "✗ failed"
     asked.refresh_from_db()
     assert asked.outcome in page.text
     assert "Undo this restore" not in page.buttons
     assert content_of(shop_file) == live
-
-
-def test_inside_a_transaction_of_the_site_a_restore_is_refused(ben: Person, asked: Restore, shop_file: Path):
-    page = page_of(ben.post(decision_page(asked, "approve"), RIGHT, follow=True))
-    assert "cannot run inside a transaction" in page.messages[0][1]
-    assert len(prices(shop_file)) == 5
-
-
-def test_the_pages_that_restore_opt_out_of_transactions_per_request():
-    from django.urls import resolve
-
-    for verb in ("approve", "undo"):
-        view: Any = resolve(f"{QUEUE}0123/{verb}/").func
-        assert view._non_atomic_requests == {"default"}, verb
 
 
 # Reject
@@ -387,35 +458,44 @@ def test_whoever_asked_may_withdraw_without_the_permission_to_approve(anna: Pers
 # Undo
 
 
-def test_undo_puts_back_what_was_there(anna: Person, done: Restore, shop_file: Path):
+def test_undo_asks_for_one_job_that_puts_back_what_was_there(anna: Person, done: Restore, shop_file: Path):
     page = page_of(anna.get(decision_page(done, "undo")))
-    assert "It runs at once" in page.text
+    assert "A job is queued at once" in page.text
     assert str(done.safety_backup_id) in page.text
     response = anna.post(decision_page(done, "undo"), RIGHT, follow=True)
     undo = Restore.objects.get(undo_of=done)
-    assert response.redirect_chain == [(request_page(undo), 302)]
-    assert page_of(response).messages[0][0] == "success"
+    job = Job.objects.get(restore=undo)
+    assert response.redirect_chain == [(job_page(job), 302)]
+    assert (undo.state, job.state, job.requested_by_name) == ("approved", "queued", "anna")
+    assert prices(shop_file) == ["apple", "pear", "plum"], "nothing ran"
+    work()
     assert prices(shop_file) == ["apple", "pear", "plum", "quince", "grape"]
 
 
 def test_the_approver_may_undo_without_the_permission_to_request(ben: Person, done: Restore, shop_file: Path):
     assert "Undo this restore" in page_of(ben.get(request_page(done))).buttons
     ben.post(decision_page(done, "undo"), RIGHT)
+    work()
     assert len(prices(shop_file)) == 5
 
 
-def test_undoing_twice_runs_once(anna: Person, done: Restore, shop_file: Path):
+def test_undoing_twice_asks_once(anna: Person, done: Restore, shop_file: Path):
     anna.post(decision_page(done, "undo"), RIGHT)
+    twice = anna.post(decision_page(done, "undo"), RIGHT, follow=True)
+    assert twice.redirect_chain == [(job_page(Job.objects.get(restore__undo_of=done)), 302)]
+    work()
     once = prices(shop_file)
     change_prices(shop_file)
     page = page_of(anna.post(decision_page(done, "undo"), RIGHT, follow=True))
     assert page.messages[-1][0] == "error"
+    assert work() == []
     assert len(prices(shop_file)) == len(once) + 2, "the second one ran nothing"
     assert Restore.objects.filter(undo_of=done).count() == 1
 
 
 def test_a_restore_that_was_undone_leads_to_its_undo(anna: Person, done: Restore):
     anna.post(decision_page(done, "undo"), RIGHT)
+    work()
     undo = Restore.objects.get(undo_of=done)
     page = page_of(anna.get(request_page(done)))
     assert request_page(undo) in page.links
@@ -432,6 +512,7 @@ def test_a_third_person_only_files_a_request_to_undo(done: Restore, shop_file: P
     page = page_of(zoe.post(decision_page(done, "undo"), RIGHT, follow=True))
     assert page.messages == [("warning", "A request was filed. It runs when it is approved.")]
     assert page.badges[0] == "… requested"
+    assert not Job.objects.filter(restore__undo_of=done).exists()
     assert prices(shop_file) == ["apple", "pear", "plum"]
 
 
@@ -568,77 +649,6 @@ def test_the_queue_asks_a_bounded_number_of_questions_and_loads_no_preview(ben: 
 )
 def test_filters_and_search_narrow_the_queue(ben: Person, asked: Restore, query: str, count: int):
     assert len(ben.get(f"{QUEUE}?{query}").context["cl"].result_list) == count
-
-
-# When the session goes with the old content
-
-
-def test_when_the_session_is_gone_a_plain_page_says_what_happened(
-    ben: Person, asked: Restore, settings: Settings, monkeypatch: pytest.MonkeyPatch
-):
-    settings.SESSION_SAVE_EVERY_REQUEST = True
-
-    def run(restore: Restore, **_options: Any) -> Restore:
-        Session.objects.all().delete()
-        return turn(restore, "succeeded", report={"checks": []})
-
-    monkeypatch.setattr("backups_app.admin.restore.run_restore", run)
-    response = ben.post(decision_page(asked, "approve"), RIGHT)
-    assert response.status_code == 200
-    page = page_of(response)
-    assert "Restore of shop" in page.text
-    assert "you are signed out" in page.text
-    assert f"/admin/login/?next={request_page(asked)}" in page.links
-    assert asked.pk in page.text
-    assert page.inline_code == []
-    assert not page.all("form")
-    assert response.cookies["sessionid"].value == "", "the cookie is taken back"
-    assert "no-store" in response["Cache-Control"]
-    assert not Session.objects.exists()
-
-
-def test_when_the_right_to_look_is_gone_it_is_the_plain_page_too(
-    ben: Person, asked: Restore, monkeypatch: pytest.MonkeyPatch
-):
-    def run(restore: Restore, **_options: Any) -> Restore:
-        assert ben.user is not None
-        ben.user.user_permissions.clear()
-        return turn(restore, "succeeded")
-
-    monkeypatch.setattr("backups_app.admin.restore.run_restore", run)
-    response = ben.post(decision_page(asked, "approve"), RIGHT)
-    assert response.status_code == 200
-    assert "you are signed out" in page_of(response).text
-
-
-def test_content_from_before_there_were_sessions_is_no_error_page(
-    ben: Person, asked: Restore, monkeypatch: pytest.MonkeyPatch
-):
-    def run(restore: Restore, **_options: Any) -> Restore:
-        with connections["default"].cursor() as cursor:
-            cursor.execute("DROP TABLE django_session")
-        return turn(restore, "succeeded")
-
-    monkeypatch.setattr("backups_app.admin.restore.run_restore", run)
-    response = ben.post(decision_page(asked, "approve"), RIGHT)
-    assert response.status_code == 200
-    assert "you are signed out" in page_of(response).text
-
-
-def test_an_error_after_the_session_went_is_on_the_plain_page(
-    ben: Person, asked: Restore, monkeypatch: pytest.MonkeyPatch
-):
-    def run(restore: Restore, **_options: Any) -> Restore:
-        Session.objects.all().delete()
-        raise BusyError("It is <b>locked</b>.", "Wait.")
-
-    monkeypatch.setattr("backups_app.admin.restore.run_restore", run)
-    response = ben.post(decision_page(asked, "approve"), RIGHT)
-    assert response.status_code == 200
-    page = page_of(response)
-    assert "It is <b>locked</b>. Wait." in page.text
-    assert not page.all("b")
-    assert [each.text for each in page.all("title")] == ["Not restored"]
 
 
 def test_reading_every_page_leaves_every_file_alone(ben: Person, asked: Restore, home: Path, shop_file: Path):

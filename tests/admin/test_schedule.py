@@ -272,7 +272,7 @@ def test_the_form_lists_its_runs_with_what_became_of_them(scheduler: Person, sch
     fire_due(now=timezone.now() + timedelta(days=3))
     run, job = ScheduledRun.objects.get(), Job.objects.get()
     page = page_of(scheduler.get(change_page(schedule)))
-    assert page.badges == ["! late" if run.is_late else "✓ on time", "• queued"]
+    assert page.badges == ["! late" if run.is_late else "✓ on time", "○ queued"]
     assert str(run.missed) in page.cells()
     assert f"/admin/backups_app/job/{job.pk}/change/" in page.links
     assert f"{RUNS}?schedule__id__exact={schedule.pk}" in page.links

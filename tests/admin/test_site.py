@@ -13,7 +13,7 @@ from django.template.loader import get_template
 from django.test import Client
 from django.urls import path
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
+from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verification
 from tests.admin.conftest import Person
 from tests.admin.markup import page_of
 from tests.support import PROJECT
@@ -54,14 +54,16 @@ def test_the_models_of_the_queue_are_not_in_the_admin(superuser: Person):
         assert superuser.get(f"/admin/django_q/{model._meta.model_name}/").status_code == 404
 
 
-def test_our_four_screens_are_in_the_admin_and_copies_are_not():
-    assert all(admin.site.is_registered(model) for model in (Database, Backup, Verification, AuditEvent))
+def test_our_screens_are_in_the_admin_and_copies_are_not():
+    assert all(admin.site.is_registered(model) for model in (Database, Backup, Job, Verification, AuditEvent))
     assert not admin.site.is_registered(Copy)
 
 
 def test_the_index_names_our_screens_and_offers_to_add_schedules_only(superuser: Person):
     links = page_of(superuser.get("/admin/")).links
-    assert {f"/admin/backups_app/{each}/" for each in ("database", "backup", "verification", "auditevent")} <= links
+    assert {
+        f"/admin/backups_app/{each}/" for each in ("database", "backup", "job", "verification", "auditevent")
+    } <= links
     offered = [each for each in links if each.startswith("/admin/backups_app/") and each.endswith("/add/")]
     assert offered == ["/admin/backups_app/schedule/add/"]
 
@@ -86,6 +88,8 @@ def test_the_package_replaces_no_template_of_the_stock_admin():
 
 
 def test_deleting_a_user_leaves_what_they_did(superuser: Person, backup: Backup):
+    policy = {"required_tables": "[]", "freshness_hours": "3"}
+    superuser.post(f"/admin/backups_app/database/{backup.database_id}/change/", policy)
     superuser.post("/admin/backups_app/database/back-up-now/", {"id": backup.database_id})
     anna = User.objects.create_superuser("anna")
     client = Client()
@@ -94,5 +98,5 @@ def test_deleting_a_user_leaves_what_they_did(superuser: Person, backup: Backup)
     response = client.post(f"/admin/auth/user/{superuser.user.pk}/delete/", {"post": "yes"})
     assert response.status_code == 302
     assert not User.objects.filter(username="superuser").exists()
-    assert AuditEvent.objects.filter(actor_name="superuser", action="create").count() == 1
-    assert Backup.objects.filter(requested_by_name="superuser").count() == 1
+    assert AuditEvent.objects.filter(actor_name="superuser", action="change-policy").count() == 1
+    assert Job.objects.filter(requested_by_name="superuser").count() == 1

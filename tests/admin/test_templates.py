@@ -10,14 +10,15 @@ import pytest
 from django.contrib.staticfiles import finders
 from django.utils import timezone
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
+from backups_app.core.errors import BusyError
+from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verification
 from backups_app.services.databases import add_database, change_policy
-from tests.admin.conftest import Person, verification_row
+from tests.admin.conftest import Person, job_row, verification_row
 from tests.admin.markup import Page, page_of
 from tests.conftest import ACTOR
 from tests.support import PROJECT, build
 
-MODELS = ("database", "backup", "verification", "auditevent")
+MODELS = ("database", "backup", "verification", "auditevent", "job")
 OURS = "backups_app/admin.css"
 TEMPLATES = sorted((PROJECT / "backups_app" / "templates").rglob("*.html"))
 HOSTILE = {
@@ -39,6 +40,7 @@ def pages_of(backup: Backup) -> list[str]:
         "backup": backup,
         "verification": backup.verifications.first(),
         "auditevent": AuditEvent.objects.order_by("pk").last(),
+        "job": backup.job,
     }
     pages = [f"/admin/backups_app/{model}/" for model in MODELS]
     pages += [f"/admin/backups_app/{model}/{row.pk}/change/" for model, row in rows.items() if row is not None]
@@ -47,6 +49,7 @@ def pages_of(backup: Backup) -> list[str]:
         *pages,
         f"/admin/backups_app/database/back-up-now/?id={backup.database_id}",
         f"/admin/backups_app/backup/{backup.pk}/verify/",
+        *([f"/admin/backups_app/job/{backup.job_id}/cancel/"] if backup.job_id else []),
     ]
 
 
@@ -73,7 +76,10 @@ def test_our_templates_override_pages_of_our_app_only():
 
 
 def test_every_form_of_ours_carries_a_csrf_token(superuser: Person, backup: Backup):
-    for address in pages_of(backup)[-2:]:
+    job = job_row(backup.database)
+    job.save()
+    forms = [each for each in pages_of(backup) if "back-up-now" in each or each.endswith("/verify/")]
+    for address in [*forms, f"/admin/backups_app/job/{job.pk}/cancel/"]:
         page = page_of(superuser.get(address))
         (form,) = page.all("form", "walsafe-confirm")
         assert form.attributes["method"] == "post"
@@ -110,6 +116,12 @@ def make_hostile(
         AuditEvent.objects.create(
             actor_name=text[:200], action="create", outcome="done", database_name=text, subject=text, detail=text
         )
+        job = job_row(database, state="running", phase=text[:60], log=f"{text}\n" * 3, cancelled_by_name=text[:200])
+        job.requested_by_name, job.outcome, job.hint, job.host, job.owner = text[:200], text, text, text, text[:100]
+        job.options = {text: text}
+        job.save()
+        backup.job = job
+        backup.save()
         return backup
 
     return make
@@ -132,17 +144,23 @@ def test_hostile_text_is_inert_on_every_page(superuser: Person, make_hostile: Ca
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_is_inert_in_messages(superuser: Person, make_hostile: Callable[[str], Backup], kind: str):
+def test_hostile_text_is_inert_in_messages(
+    superuser: Person, make_hostile: Callable[[str], Backup], monkeypatch: pytest.MonkeyPatch, kind: str
+):
     text = HOSTILE[kind]
     backup = make_hostile(text)
-    Path(backup.database.path).unlink()
+
+    def refuse(*_arguments: object, **_options: object) -> Job:
+        raise BusyError(text, text)
+
+    monkeypatch.setattr("backups_app.admin.database.ask_create", refuse)
     response = superuser.post(
         "/admin/backups_app/database/back-up-now/", {"id": backup.database_id, "note": text}, follow=True
     )
     assert not MARKUP.search(response.content.decode())
     ((level, message),) = page_of(response).messages
     assert level == "error"
-    assert text in message
+    assert message == f"No job for {text}: {text} {text}"
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

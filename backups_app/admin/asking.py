@@ -1,0 +1,82 @@
+"""How the screens ask for jobs: once per form, and on to the page where the work can be watched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from django.utils.translation import ngettext
+
+from ..models import Database, Job
+from ..services.audit import Actor
+from ..services.workers import is_anybody_working
+from . import display
+from .progress import nobody_works
+
+
+def form_opened_at() -> str:
+    """The moment for the hidden field ``opened`` of a form: see :func:`asked_with_this_form`."""
+    return timezone.now().isoformat()
+
+
+def asked_with_this_form(request: HttpRequest, *, kind: str, database: Database, about: str = "") -> Job | None:
+    """The job that this person asked for since the form was opened: a second click asks for no second one.
+
+    ``about`` narrows it to jobs whose options name something, the id of a backup for instance.
+    """
+    opened_at = _opened_at(request)
+    if opened_at is None:
+        return None
+    since = Job.objects.filter(
+        kind=kind, database=database, requested_by_id=Actor.of(request.user).id, created_at__gte=opened_at
+    )
+    return next((job for job in since if about in str(job.options)), None)
+
+
+def _opened_at(request: HttpRequest) -> datetime | None:
+    try:
+        opened_at = parse_datetime(request.POST.get("opened", ""))
+    except ValueError:  # well formed, but no date
+        return None
+    return opened_at if opened_at is not None and timezone.is_aware(opened_at) else None
+
+
+def lead_to(request: HttpRequest, jobs: Sequence[Job], *, asked_at: datetime, otherwise: str) -> HttpResponseRedirect:
+    """Say what was asked for, and go to the job, to the list of several, or ``otherwise``.
+
+    ``asked_at`` is the moment before asking: older jobs were there already.
+    """
+    _tell(request, jobs, asked_at=asked_at)
+    may_look = request.user.has_perm("backups_app.view_job")
+    if may_look and len(jobs) == 1:
+        return HttpResponseRedirect(display.page_url("job", jobs[0].pk))  # which warns by itself
+    if any(job.state == Job.State.QUEUED for job in jobs) and not is_anybody_working(timezone.now()):
+        messages.warning(request, nobody_works())
+    if may_look and jobs:
+        return HttpResponseRedirect(job_list_url(jobs))
+    return HttpResponseRedirect(otherwise)
+
+
+def job_list_url(jobs: Sequence[Job]) -> str:
+    """The list of exactly these jobs."""
+    return f"{reverse('admin:backups_app_job_changelist')}?id__in={','.join(job.pk for job in jobs)}"
+
+
+def _tell(request: HttpRequest, jobs: Sequence[Job], *, asked_at: datetime) -> None:
+    new = sum(job.created_at >= asked_at for job in jobs)
+    if new:
+        text = ngettext("%(count)d job was queued.", "%(count)d jobs were queued.", new)
+        messages.success(request, text % {"count": new})
+    if len(jobs) > new:
+        old = len(jobs) - new
+        text = ngettext(
+            "%(count)d job was asked for already: nothing is done twice.",
+            "%(count)d jobs were asked for already: nothing is done twice.",
+            old,
+        )
+        messages.info(request, text % {"count": old})
