@@ -6,6 +6,8 @@ Runs with no environment at all. Everything that is written lies below ``BACKUPS
 import os
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
+
 from backups_app.core.sqlite import has_wal_reset_bug
 
 from .home import load_secret_key, prepare_home
@@ -16,6 +18,17 @@ HOME = prepare_home(Path(os.environ.get("BACKUPS_HOME") or BASE_DIR / "var").exp
 
 def _words(name: str, separator: str = ",") -> list[str]:
     return [word.strip() for word in os.environ.get(name, "").split(separator) if word.strip()]
+
+
+def _secret(name: str) -> str:
+    """The value of a variable, or of the file that ``NAME_FILE`` leads to."""
+    path = os.environ.get(f"{name}_FILE", "")
+    if os.environ.get(name) or not path:
+        return os.environ.get(name, "").strip()
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as exc:
+        raise ImproperlyConfigured(f"The file that {name}_FILE names cannot be read.") from exc
 
 
 DEBUG = os.environ.get("DJANGO_DEBUG", "").lower() in ("1", "true", "yes", "on")
@@ -91,9 +104,10 @@ DATABASES = {
 DATABASE_ROUTERS = ["backups_app.routers.CatalogRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+_redis_url = _secret("BACKUPS_REDIS_URL")
 Q_CLUSTER = {
     "name": "backups",
-    "orm": "catalog",
+    **({"redis": _redis_url} if _redis_url else {"orm": "catalog"}),
     "workers": 2,
     "queue_limit": 1,
     "bulk": 1,
@@ -102,6 +116,9 @@ Q_CLUSTER = {
     "timeout": 6 * 3600,
     "retry": 7 * 3600,
     "catch_up": False,
+    "scheduler": False,  # due times are rows of ours, with a record of each
+    "save_limit": -1,  # so are jobs: a task row of a success would say less
+    "log_level": "WARNING",
     "label": "Queue",
 }
 
