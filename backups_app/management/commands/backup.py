@@ -27,6 +27,7 @@ from ...verbs import (
     reject,
     requests,
     restore,
+    serve,
     show,
     status,
     undo,
@@ -48,6 +49,7 @@ VERBS: dict[str, ModuleType] = {
     "databases": databases,
     "add-database": add_database,
     "status": status,
+    "serve": serve,
     "demo": demo,
 }
 
@@ -95,7 +97,7 @@ class Command(BaseCommand):
     def _run(self, verb: ModuleType, options: dict[str, Any], output: Output) -> int:
         try:
             _require_text(options)
-            if verb is not demo:  # it works in a home of its own
+            if verb not in (demo, serve):  # they prepare a home themselves
                 _require_sound_settings()
                 require_catalog()
             return int(verb.run(options, output))
