@@ -5,6 +5,7 @@ One serve per home: it holds ``state/locks/serve.lock``, which the kernel frees 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -140,35 +141,31 @@ def require_free_port(serving: Serving) -> None:
         BusyError: something else listens there. BackupError: the address is none of this machine.
     """
     give_up_at = time.monotonic() + _PORT_WAIT_SECONDS
-    while True:
-        try:
-            _try_to_listen(serving)
-        except PermissionError as exc:
+    while (fault := _fault_in_listening(serving)) is not None:
+        where = f"{_in_url(serving.host)}:{serving.port}"
+        if isinstance(fault, PermissionError):
+            raise BackupError(f"This user may not listen on {where}.", "Choose a port above 1023 with --port.")
+        if fault.errno != errno.EADDRINUSE:
             raise BackupError(
-                f"This user may not listen on port {serving.port}.", "Choose one above 1023 with --port."
-            ) from exc
-        except OSError as exc:
-            if _is_listening(serving.host, serving.port) and time.monotonic() >= give_up_at:
-                raise BusyError(
-                    f"Something else listens on {_in_url(serving.host)}:{serving.port} already.",
-                    "Stop it, or choose another port with --port.",
-                ) from exc
-            if time.monotonic() >= give_up_at or isinstance(exc, socket.gaierror):
-                raise BackupError(
-                    f"Nothing can listen on {_in_url(serving.host)}:{serving.port}: {exc.strerror}.",
-                    "Give an address of this machine with --host.",
-                ) from exc
-            time.sleep(0.1)
-        else:
-            return
+                f"Nothing can listen on {where}: {fault.strerror}.", "Give an address of this machine with --host."
+            )
+        if time.monotonic() >= give_up_at:
+            raise BusyError(
+                f"Something else listens on {where} already.", "Stop it, or choose another port with --port."
+            )
+        time.sleep(0.1)
 
 
-def _try_to_listen(serving: Serving) -> None:
-    found = socket.getaddrinfo(serving.host, serving.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, kind, protocol, _name, address in found:
-        with closing(socket.socket(family, kind, protocol)) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+def _fault_in_listening(serving: Serving) -> OSError | None:
+    try:
+        found = socket.getaddrinfo(serving.host, serving.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _name, address in found:
+            with closing(socket.socket(family, kind, protocol)) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+    except OSError as exc:
+        return exc
+    return None
 
 
 def _is_listening(host: str, port: int) -> bool:

@@ -54,9 +54,9 @@ def run(options: dict[str, Any], output: Output) -> int:
 
 
 def _serve(serving: Serving, output: Output) -> int:
-    serve.migrate(output.note)
     if serving.has_web:
         serve.require_free_port(serving)
+    serve.migrate(output.note)
 
     def say_ready() -> None:
         where = f"The admin is at {serving.address}" if serving.has_web else "The worker runs."
