@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.console import Console, environment, wait_until
 from tests.jobs.processes import Heard, end, environment_of, listening, living, needs_proc, parent_of
 from tests.site import run_django
-from tests.support import PROJECT
+from tests.support import PROJECT, needs_tool
 
 pytestmark = needs_proc
 
@@ -35,7 +36,7 @@ Supervisor([worker], beat=beat, watched="worker", beat_seconds=0.5, settling_sec
 def cluster(console: Console) -> Iterator[Heard]:
     """A supervised cluster that has come up."""
     home = console.home
-    extra = {"DJANGO_SETTINGS_MODULE": "project.settings", "PYTHONPATH": str(PROJECT)}
+    extra = {**console.extra, "DJANGO_SETTINGS_MODULE": "project.settings", "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-c", _KEEPER, str(home / "stalled")]
     try:
         with listening(command, environment(home, **extra), cwd=home.parent) as heard:
@@ -67,7 +68,8 @@ def sentinel(home: Path) -> int:
 
 def is_up(home: Path) -> bool:
     """One main process, a sentinel, two workers, monitor, pusher."""
-    return len(workers(home)) == 6 and len({environment_of(each)["BACKUPS_GENERATION"] for each in workers(home)}) == 1
+    found = workers(home)
+    return len(found) == 6 and len({environment_of(each).get("BACKUPS_GENERATION") for each in found}) == 1
 
 
 def below_sentinel(home: Path) -> list[int]:
@@ -136,3 +138,20 @@ def test_what_a_job_starts_goes_when_the_worker_goes(console: Console):
         before = workers(console.home)
         os.kill(leader(console.home), signal.SIGKILL)
         wait_until(lambda: not before & workers(console.home), timeout_seconds=5)
+
+
+def test_the_queue_may_be_redis(console: Console, tmp_path: Path):
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = [needs_tool("redis-server"), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with listening(server, environment(tmp_path / "redis"), cwd=tmp_path) as redis:
+        redis.wait_for("Ready to accept connections")
+        console = Console(console.home, {"BACKUPS_REDIS_URL": f"redis://127.0.0.1:{port}/0"})
+        with cluster(console):
+            touch(console, "done")
+            before = workers(console.home)
+            os.kill(sentinel(console.home), signal.SIGKILL)
+            wait_until(lambda: is_up(console.home) and not before & workers(console.home))
+            touch(console, "again")
+        assert console.query("SELECT count(*) FROM django_q_ormq") == [(0,)]
