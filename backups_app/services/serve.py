@@ -195,7 +195,7 @@ def _children(serving: Serving) -> list[ChildSpec]:
         children.append(
             ChildSpec(
                 name=_WEB,
-                argv=(sys.executable, "-m", "waitress", *_waitress_arguments(serving)),
+                argv=(sys.executable, "-m", "backups_app.jobs.web", *_waitress_arguments(serving)),
                 env=environment,
                 stop_signal=SIGINT,  # on SIGTERM it drops what it is answering
                 stop_seconds=min(limit, _WEB_STOP_SECONDS),

@@ -6,7 +6,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -16,9 +18,9 @@ import pytest
 
 from backups_app.core.sqlite import has_wal_reset_bug
 from tests.console import Console, environment, wait_until
-from tests.jobs.processes import Heard, end, listening, living, needs_proc
+from tests.jobs.processes import Heard, end, listening, living, needs_proc, parent_of
 from tests.site import run_django
-from tests.support import PROJECT
+from tests.support import PROJECT, needs_tool
 
 pytestmark = needs_proc
 
@@ -77,6 +79,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Heard, Co
     """A serve in a home that did not exist."""
     home = tmp_path_factory.mktemp("served") / "home"
     with serving(home) as heard:
+        wait_until(lambda: len(running(home, "jobs.worker")) == 6)
         yield heard, Console(home)
         heard.send(signal.SIGTERM)
         assert heard.finish(timeout_seconds=30) == 0
@@ -155,7 +158,7 @@ def test_work_that_does_not_end_in_time_is_killed(tmp_path: Path):
             Console(home), 'from django_q.tasks import async_task; async_task("subprocess.run", ["sleep", "600"])'
         )
         wait_until(lambda: running(home, "sleep 600"))
-        assert not running(home, "waitress")
+        assert not running(home, "jobs.web")
         heard.send(signal.SIGTERM)
         assert heard.finish(timeout_seconds=15) == 0
     assert "The worker was killed before it had ended." in heard.said
@@ -177,7 +180,7 @@ def test_sigkill_leaves_no_process_and_the_next_one_starts_at_once(tmp_path: Pat
 def test_a_web_server_or_a_worker_that_was_killed_is_back_soon(tmp_path: Path):
     home = tmp_path / "home"
     with serving(home) as heard:
-        for what in ("waitress", "jobs.worker"):
+        for what in ("jobs.web", "jobs.worker"):
             before = running(home, what)
             os.kill(min(before), signal.SIGKILL)
             wait_until(
@@ -190,6 +193,35 @@ def test_a_web_server_or_a_worker_that_was_killed_is_back_soon(tmp_path: Path):
         )
         heard.send(signal.SIGTERM)
         assert heard.finish(timeout_seconds=30) == 0
+
+
+@pytest.mark.parametrize("delay_seconds", [0.2, 0.5, 0.8])
+def test_ctrl_c_while_the_children_start_is_no_traceback(tmp_path: Path, delay_seconds: float):
+    home = tmp_path / "home"
+    with listening(Console(home).command("serve", f"--port={some_port()}"), environment(home), cwd=tmp_path) as heard:
+        wait_until(lambda: running(home, "jobs.web"))
+        time.sleep(delay_seconds)
+        heard.send(signal.SIGINT)
+        assert heard.finish(timeout_seconds=30) == 0
+    assert "Traceback" not in heard.said
+    assert living("BACKUPS_HOME", home) == set()
+
+
+def test_it_may_be_process_1_of_a_container(tmp_path: Path):
+    unshare = needs_tool("unshare")
+    inside = [unshare, "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("a process name space of its own is not permitted here")
+    home = tmp_path / "home"
+    command = [*inside, *Console(home).command("serve", f"--port={some_port()}")]
+    with listening(command, environment(home), cwd=tmp_path) as heard:
+        heard.wait_for("Stop with Ctrl-C")
+        (first,) = [each for each in living("BACKUPS_HOME", home) if parent_of(each) == heard.process.pid]
+        wait_until(lambda: len(running(home, "jobs.worker")) == 6)
+        os.kill(first, signal.SIGTERM)
+        assert heard.finish(timeout_seconds=30) == 0
+    assert heard.said.rstrip().endswith("Stopped.")
+    assert living("BACKUPS_HOME", home) == set()
 
 
 # Refusals
