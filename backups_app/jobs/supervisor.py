@@ -9,9 +9,10 @@ SIGTERM, SIGINT or SIGHUP: every child gets its stop signal and its time to end,
 group. A second Ctrl-C ends everything at once.
 
 A child that ends by itself is started again: at once, then after 1, 2, 4, … 30 seconds. A life of
-ten seconds counts as healthy and starts this anew. (Longer, and somebody who kills a healthy
-process now and then would be made to wait for it.) One that has never been healthy and ended five
-times gives the whole supervisor up; one that has been is tried for ever.
+ten seconds counts as healthy and starts this anew. One that has never been healthy and has failed
+five times gives the whole supervisor up; one that has been is tried for ever. To be killed, or to
+end without an error (as ``qcluster`` does when its sentinel was killed), is not to fail: it says
+nothing against the program, so the pauses stay at 4 seconds and nothing is given up.
 
 One child may be *watched*: a function, called in a thread so that it may hang or fail without harm,
 tells whether it has stalled. A stalled child is retired: a new generation starts at once, and the
@@ -46,6 +47,8 @@ GENERATION_VARIABLE = "BACKUPS_GENERATION"
 """The variable in the environment of a child, and of all its descendants, that names its life."""
 
 _LONGEST_PAUSE_SECONDS = 30.0
+_LONGEST_PAUSE_WITHOUT_FAULT_SECONDS = 4.0
+_NO_FAULT = (0, -signal.SIGKILL, -signal.SIGTERM)
 _LONGEST_SETTLING_SECONDS = 300.0
 _SAME_CTRL_C_SECONDS = 0.5  # a wrapper that passes Ctrl-C on makes two of one
 _GRAVE_SECONDS = 2.0
@@ -161,16 +164,19 @@ class _Slot:
         self.spec = spec
         self.child: _Child | None = None
         self.start_at = 0.0
+        self.endings = 0
         self.failures = 0
         self.was_healthy = False
 
-    def plan_restart(self, now: float, *, lived_seconds: float, healthy_seconds: float) -> float:
+    def plan_restart(self, now: float, *, lived_seconds: float, healthy_seconds: float, has_failed: bool) -> float:
         """Note that it ended after so long; returns the seconds until its next start."""
         self.child = None
         if lived_seconds >= healthy_seconds:
-            self.failures, self.was_healthy = 0, True
-        self.failures += 1
-        pause = 0.0 if self.failures == 1 else min(2.0 ** (self.failures - 2), _LONGEST_PAUSE_SECONDS)
+            self.endings, self.failures, self.was_healthy = 0, 0, True
+        self.endings += 1
+        self.failures += has_failed
+        longest = _LONGEST_PAUSE_SECONDS if has_failed else _LONGEST_PAUSE_WITHOUT_FAULT_SECONDS
+        pause = 0.0 if self.endings == 1 else min(2.0 ** min(self.endings - 2, 10), longest)
         self.start_at = now + pause
         return pause
 
@@ -306,7 +312,7 @@ class Supervisor:
         try:
             slot.child = _Child(slot.spec, lifeline=self._lifeline)
         except OSError as exc:  # no memory, too many processes
-            self._plan_restart(slot, now, lived_seconds=0, how=f"could not be started ({exc.strerror})")
+            self._plan_restart(slot, now, how=f"could not be started ({exc.strerror})")
         else:
             self._say(Happening.STARTED, slot.spec.name, f"The {slot.spec.name} was started.")
 
@@ -321,13 +327,19 @@ class Supervisor:
                 continue
             slot = next(each for each in self._slots if each.child is child)
             if self._asked_at is None:
-                self._plan_restart(slot, now, lived_seconds=now - child.started_at, how=f"ended ({_how(code)})")
+                lived_seconds, has_failed = now - child.started_at, code not in _NO_FAULT
+                how = f"ended ({_how(code)})"
+                self._plan_restart(slot, now, lived_seconds=lived_seconds, has_failed=has_failed, how=how)
             else:
                 slot.child = None
 
-    def _plan_restart(self, slot: _Slot, now: float, *, lived_seconds: float, how: str) -> None:
+    def _plan_restart(
+        self, slot: _Slot, now: float, *, lived_seconds: float = 0.0, has_failed: bool = True, how: str
+    ) -> None:
         name = slot.spec.name
-        pause = slot.plan_restart(now, lived_seconds=lived_seconds, healthy_seconds=self._healthy_seconds)
+        pause = slot.plan_restart(
+            now, lived_seconds=lived_seconds, healthy_seconds=self._healthy_seconds, has_failed=has_failed
+        )
         if not slot.was_healthy and slot.failures >= self._give_up_after:
             self._gave_up, self._asked_at = True, now
             self._say(Happening.GAVE_UP, name, f"The {name} {how}, {slot.failures} times in a row.")

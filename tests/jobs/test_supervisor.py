@@ -180,6 +180,15 @@ def test_after_a_healthy_life_the_pauses_begin_anew(keep: Keep):
         heard.finish()
 
 
+@pytest.mark.parametrize("ending", ["os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 15)", "sys.exit(0)"])
+def test_a_child_that_is_killed_early_again_and_again_is_not_given_up(keep: Keep, ending: str):
+    with keep(f"import os, sys; {ending}", give_up_after=2) as heard:
+        heard.wait_for("started again in 4 s", times=2, timeout_seconds=30)
+        assert "GAVE_UP" not in heard.said
+        heard.send(signal.SIGTERM)
+        assert heard.finish() == 0
+
+
 def test_a_child_that_never_comes_up_is_given_up_and_the_others_are_ended(keep: Keep):
     with keep("import sys; sys.exit(7)", POLITE, give_up_after=3) as heard:
         assert heard.finish(timeout_seconds=20) == 1
