@@ -118,6 +118,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "RESTORE_WAIT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
     "FOUR_EYES": (lambda value: isinstance(value, bool), "True or False"),
     "APPROVAL_HOURS": (lambda value: _is_number(value) and value > 0, "a positive number of hours"),
+    "STOP_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
     "INTEGRITY_CHECK_MAX_BYTES": (lambda value: isinstance(value, int) and value >= 0, "a number of bytes"),
     "NOTIFY_EMAILS": (lambda value: value is None or _is_list_of_emails(value), "a list of mail addresses, or None"),
     "NOTIFY_REMIND_HOURS": (lambda value: _is_number(value) and 0 < value <= 24 * 30, "hours, at most 720"),
@@ -238,3 +239,51 @@ def check_databases(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> 
             )
         )
     return found
+
+
+_OTHER_BROKERS = ("redis", "django_redis", "broker_class", "iron_mq", "sqs", "mongo")
+
+
+@register(TAG)
+def check_queue(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """The queue is kept apart from what can be restored, and does not deliver running work again."""
+    queue = getattr(settings, "Q_CLUSTER", {})
+    alias = queue.get("orm")
+    found: list[CheckMessage] = []
+    if alias and alias != conf.CATALOG_ALIAS:
+        found.append(
+            Error(
+                f"The queue is kept in the database {alias!r}.",
+                hint="Set Q_CLUSTER['orm'] = 'catalog': restoring a database with a queue in it runs old work again.",
+                id="backups.E030",
+            )
+        )
+    if not alias and not any(queue.get(each) for each in _OTHER_BROKERS):
+        found.append(
+            CheckWarning(
+                "Q_CLUSTER names no place for the queue; django-q2 then looks for Redis on this machine.",
+                hint="Set Q_CLUSTER['orm'] = 'catalog', or Q_CLUSTER['redis'].",
+                id="backups.W030",
+            )
+        )
+    if alias and not _is_below(queue.get("timeout"), queue.get("retry", 60)):
+        found.append(
+            CheckWarning(
+                "Q_CLUSTER delivers work again while it still runs: timeout is not below retry.",
+                hint="Set Q_CLUSTER['timeout'] = 21600 and Q_CLUSTER['retry'] = 25200, for example.",
+                id="backups.W031",
+            )
+        )
+    if alias and queue.get("max_attempts", 0) != 1:
+        found.append(
+            CheckWarning(
+                "Q_CLUSTER repeats work that has failed.",
+                hint="Set Q_CLUSTER['max_attempts'] = 1: jobs that may be repeated are repeated by their own records.",
+                id="backups.W032",
+            )
+        )
+    return found
+
+
+def _is_below(timeout: object, retry: object) -> bool:
+    return _is_number(timeout) and _is_number(retry) and 0 < timeout < retry  # type: ignore[operator]

@@ -41,6 +41,8 @@ DEFAULTS: dict[str, Any] = {
     "FOUR_EYES": True,
     # How long a request for a restore, and its approval, may be used.
     "APPROVAL_HOURS": 24,
+    # How long `backup serve`, told to end, lets running jobs work before it kills them.
+    "STOP_SECONDS": 60,
     # Up to this size a new backup gets integrity_check, above it quick_check.
     "INTEGRITY_CHECK_MAX_BYTES": 64 << 20,
     # Receivers of mail on failure and recovery. None: the addresses in the setting ADMINS.

@@ -6,6 +6,8 @@ Runs with no environment at all. Everything that is written lies below ``BACKUPS
 import os
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
+
 from backups_app.core.sqlite import has_wal_reset_bug
 
 from .home import load_secret_key, prepare_home
@@ -23,9 +25,14 @@ def _is_on(name: str) -> bool:
 
 
 def _secret(name: str) -> str:
-    """A secret of the environment, or of the file that ``NAME_FILE`` names."""
-    path = os.environ.get(f"{name}_FILE")
-    return os.environ.get(name) or (Path(path).read_text("utf-8").strip() if path else "")
+    """The value of a variable, or of the file that ``NAME_FILE`` leads to."""
+    path = os.environ.get(f"{name}_FILE", "")
+    if os.environ.get(name) or not path:
+        return os.environ.get(name, "").strip()
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as exc:
+        raise ImproperlyConfigured(f"The file that {name}_FILE names cannot be read.") from exc
 
 
 DEBUG = _is_on("DJANGO_DEBUG")
@@ -101,9 +108,10 @@ DATABASES = {
 DATABASE_ROUTERS = ["backups_app.routers.CatalogRouter"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+_redis_url = _secret("BACKUPS_REDIS_URL")
 Q_CLUSTER = {
     "name": "backups",
-    "orm": "catalog",
+    **({"redis": _redis_url} if _redis_url else {"orm": "catalog"}),
     "workers": 2,
     "queue_limit": 1,
     "bulk": 1,
@@ -112,6 +120,9 @@ Q_CLUSTER = {
     "timeout": 6 * 3600,
     "retry": 7 * 3600,
     "catch_up": False,
+    "scheduler": False,  # due times are rows of ours, with a record of each
+    "save_limit": -1,  # so are jobs: a task row of a success would say less
+    "log_level": "WARNING",
     "label": "Queue",
 }
 

@@ -83,6 +83,17 @@ def test_the_engine_needs_only_the_libraries_that_are_named():
     assert libraries - sys.stdlib_module_names - {"backups_app"} <= {"backports", "compression", "cryptography", "rich"}
 
 
+def test_the_keeper_of_processes_knows_nothing_of_the_framework():
+    """It must start before Django, and in a process that is being forked there is no time for it."""
+    keepers = modules("jobs/supervisor.py", "jobs/bound.py")
+    assert offences(keepers, "django", "django_q", "project", "backups_app.services", "backups_app.models") == []
+    assert [name for name in imports(APP / "jobs" / "bound.py") if name.startswith("backups_app")] == []
+
+
+def test_jobs_know_nothing_of_services_and_of_who_calls_them():
+    assert offences(modules("jobs"), "backups_app.services", "backups_app.documents", *UPPER) == []
+
+
 def test_models_are_rows_and_nothing_else():
     others = [f"backups_app.{name}" for name in ("services", "core", "destinations", "documents", "conf", "checks")]
     assert offences(modules("models"), *UPPER, *others) == []

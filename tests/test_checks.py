@@ -120,6 +120,8 @@ def test_settings_that_are_no_dict_are_an_error(settings: Settings, given: objec
         ("BUSY_TIMEOUT_SECONDS", -1),
         ("DEADLINE_SECONDS", 0),
         ("DEADLINE_SECONDS", "6 h"),
+        ("STOP_SECONDS", -1),
+        ("STOP_SECONDS", None),
         ("INTEGRITY_CHECK_MAX_BYTES", -1),
         ("INTEGRITY_CHECK_MAX_BYTES", 1.5),
         ("ZSTD_LEVEL", 0),
@@ -154,6 +156,7 @@ def test_a_value_that_cannot_be_used_is_an_error(settings: Settings, name: str, 
         ("FRESHNESS_HOURS", 0.5),
         ("BUSY_TIMEOUT_SECONDS", 0),
         ("DEADLINE_SECONDS", None),
+        ("STOP_SECONDS", 0),
         ("INTEGRITY_CHECK_MAX_BYTES", 0),
         ("ZSTD_LEVEL", 19),
         ("ZSTD_WORKERS", 0),
@@ -247,3 +250,31 @@ def test_an_alias_that_is_not_sqlite_is_named(databases: dict[str, Any], engine:
     if is_left_out:
         assert "'other'" in found()["backups.I001"].msg
         assert not found()["backups.I001"].is_serious()
+
+
+QUEUE = {"orm": "catalog", "timeout": 10, "retry": 20, "max_attempts": 1}
+
+
+@pytest.mark.parametrize(
+    ("queue", "expected"),
+    [
+        (QUEUE, set()),
+        ({**QUEUE, "orm": "default"}, {"backups.E030"}),
+        ({**QUEUE, "orm": None}, {"backups.W030"}),
+        ({}, {"backups.W030"}),
+        ({**QUEUE, "timeout": 20}, {"backups.W031"}),
+        ({**QUEUE, "timeout": None}, {"backups.W031"}),
+        ({"orm": "catalog", "timeout": 60, "max_attempts": 1}, {"backups.W031"}),
+        ({**QUEUE, "max_attempts": 0}, {"backups.W032"}),
+        ({"orm": "catalog", "timeout": 10, "retry": 20}, {"backups.W032"}),
+        ({"redis": "redis://127.0.0.1"}, set()),
+    ],
+)
+def test_a_queue_that_loses_or_repeats_work_is_found(settings: Settings, queue: dict[str, object], expected: set[str]):
+    settings.Q_CLUSTER = queue
+    assert ids() == expected
+
+
+def test_a_site_without_a_queue_is_told(settings: Settings):
+    del settings.Q_CLUSTER
+    assert ids() == {"backups.W030"}

@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from backups_app.core.sqlite import has_wal_reset_bug
 from project.home import load_secret_key, prepare_home
-from tests.console import environment
+from tests.console import Console, environment
 from tests.support import PROJECT, names_in
 
 _SHOW = """
@@ -23,7 +23,8 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 from django.conf import settings
 print(json.dumps({name: getattr(settings, name) for name in (
     "EMAIL_HOST", "EMAIL_PORT", "EMAIL_HOST_PASSWORD", "EMAIL_USE_TLS",
-    "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "DATABASES", "BACKUPS", "HOME", "DATABASE_ROUTERS")}, default=str))
+    "SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "DATABASES", "BACKUPS", "HOME", "DATABASE_ROUTERS",
+    "Q_CLUSTER")}, default=str))
 """
 
 
@@ -101,6 +102,29 @@ def test_the_mail_server_comes_from_the_environment_and_its_password_from_a_file
     assert (found["EMAIL_HOST"], found["EMAIL_PORT"], found["EMAIL_USE_TLS"]) == ("mail.example", 587, True)
     assert found["EMAIL_HOST_PASSWORD"] == "of-the-mail"
     assert found["BACKUPS"]["NOTIFY_EMAILS"] == ["a@x.example", "b@x.example"]
+
+
+def test_the_queue_lies_in_the_catalogue_and_delivers_running_work_once(tmp_path: Path):
+    queue = show(tmp_path / "home")["Q_CLUSTER"]
+    assert queue["orm"] == "catalog"
+    assert "redis" not in queue
+    assert queue["timeout"] < queue["retry"]
+    assert (queue["max_attempts"], queue["scheduler"], queue["save_limit"]) == (1, False, -1)
+
+
+def test_the_queue_may_be_redis_and_its_address_a_secret(tmp_path: Path):
+    (tmp_path / "secret").write_text("redis://:pass@one/0\n")
+    from_file = show(tmp_path / "home", BACKUPS_REDIS_URL_FILE=str(tmp_path / "secret"))["Q_CLUSTER"]
+    assert from_file["redis"] == "redis://:pass@one/0"
+    assert "orm" not in from_file
+    both = {"BACKUPS_REDIS_URL": "redis://two/0", "BACKUPS_REDIS_URL_FILE": str(tmp_path / "secret")}
+    assert show(tmp_path / "home", **both)["Q_CLUSTER"]["redis"] == "redis://two/0"
+
+
+def test_a_secret_that_cannot_be_read_is_said_without_its_path(tmp_path: Path):
+    finished = Console(tmp_path / "home", {"BACKUPS_REDIS_URL_FILE": str(tmp_path / "none")}).run("list")
+    assert finished.code == 1
+    assert "BACKUPS_REDIS_URL_FILE" in finished.stderr
 
 
 @pytest.mark.parametrize("value", ["", "0", "false", "no", "nonsense"])

@@ -72,6 +72,21 @@ def cancel_on_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def interrupt_on_signal() -> Iterator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt, also as process 1 or when a shell started us with SIGINT ignored."""
+    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def printable(text: str) -> str:
     """``text`` with control characters spelled out, so that a name cannot drive a terminal."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

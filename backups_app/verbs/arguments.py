@@ -19,3 +19,11 @@ def count(given: str) -> int:
     if not given.isdecimal():
         raise argparse.ArgumentTypeError(f"{given!r} is not a whole number from 0")
     return int(given)
+
+
+def port(given: str) -> int:
+    """A number of a TCP port."""
+    number = int(given) if given.isdecimal() else 0
+    if not 1 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"{given!r} is not a port; give a number from 1 to 65535")
+    return number

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from .. import conf
 from ..core.errors import CancelledError, RefusedError, VerificationError
+from ..core.terminal import interrupt_on_signal
 from ..demo import stage
 from ..demo.stage import Judged, Report
 from ..documents import backup_document
+from ..services import serve
+from ..services.serve import Serving
+from .arguments import port
 from .output import Output
 
 HELP = "a sample site with a live writer: the old copy and ours, judged; then the admin"
@@ -29,14 +29,7 @@ _FLAG = "BACKUPS_DEMO"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--no-serve", action="store_true", help="exit after the report")
-    parser.add_argument("--port", type=_port, default=8000, metavar="N", help="first port to try (default: 8000)")
-
-
-def _port(text: str) -> int:
-    port = int(text) if text.isdecimal() else 0
-    if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port; give a number from 1 to 65535")
-    return port
+    parser.add_argument("--port", type=port, default=8000, metavar="N", help="first port to try (default: 8000)")
 
 
 def run(options: dict[str, Any], output: Output) -> int:
@@ -45,36 +38,23 @@ def run(options: dict[str, Any], output: Output) -> int:
     stage.require_site_below(home)
     if not (home / stage.MARKER).exists():
         _start_again_in(home / "demo")
-    port = None if options["no_serve"] else stage.free_port(options["port"])
+    free_port = None if options["no_serve"] else stage.free_port(options["port"])
     site, code = home / "site.sqlite3", 0
     try:
-        with _signals_interrupt(), stage.fresh_home(home), stage.live_site(site) as writer:
+        with interrupt_on_signal(), stage.fresh_home(home), stage.live_site(site) as writer:
             password = stage.add_administrator()
             report = stage.compare(site, home)
             if not report.is_convincing:
                 failure = VerificationError("The demonstration did not show what it should.", report.backup.reason)
                 code = output.error(failure)
             _print(report, output)
-            if port is not None and code == 0:
-                _serve(writer, password, port, wanted=options["port"], output=output)
+            if free_port is not None and code == 0:
+                if free_port != options["port"]:
+                    output.note(f"Port {options['port']} is taken; using {free_port}.")
+                code = _serve(writer, password, Serving(port=free_port), output)
     except KeyboardInterrupt as exc:
         raise CancelledError("The demonstration was stopped.", "Run it again: it starts afresh.") from exc
     return code
-
-
-@contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt, also when a shell started us with SIGINT ignored."""
-    before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _start_again_in(demo_home: Path) -> NoReturn:
@@ -116,23 +96,20 @@ def _row(judged: Judged, live: Judged) -> tuple[object, ...]:
     return (judged.title, f"{judged.rows:,}", lost, judged.administrators, judged.integrity, judged.verdict)
 
 
-def _serve(writer: subprocess.Popen[str], password: str, port: int, *, wanted: int, output: Output) -> None:
-    from django.core.wsgi import get_wsgi_application
-    from waitress.server import create_server
-
-    if port != wanted:
-        output.note(f"Port {wanted} is taken; using {port}.")
+def _serve(writer: subprocess.Popen[str], password: str, serving: Serving, output: Output) -> int:
     sys.stdout.flush()  # the report comes first, also in a pipe
-    server = create_server(get_wsgi_application(), host="127.0.0.1", port=port, threads=4)
-    try:
-        output.note("")
-        output.note(f"The admin is at http://127.0.0.1:{port}/admin/")
-        output.note(f"User: {stage.USER}   Password: {password}")
-        output.note("The sample shop gets an order a second. Stop with Ctrl-C.")
+
+    def say_ready() -> None:
+        output.note(
+            f"\nThe admin is at {serving.address}\n"
+            f"User: {stage.USER}   Password: {password}\n"
+            "The sample shop gets an order a second. Stop with Ctrl-C."
+        )
         if writer.stdin is not None:
             writer.stdin.write("go\n")
             writer.stdin.flush()
-        server.run()  # returns after a KeyboardInterrupt
-        output.note("Stopped.")
-    finally:
-        server.close()
+
+    with serve.only_serve():
+        code = serve.run(serving, say=output.note, when_ready=say_ready)
+    output.note("Stopped." if code == 0 else "Stopped: see the messages above.")
+    return code

@@ -26,6 +26,7 @@ from backups_app.verbs import demo
 from tests.admin.markup import Page
 from tests.console import Console, Finished, environment, wait_until
 from tests.demo.processes import processes_naming
+from tests.jobs.processes import environment_of, living
 from tests.support import PROJECT, bytes_in, names_in, rows_of, run_python
 
 ROWS = shop.CUSTOMERS + shop.PRODUCTS + shop.ORDERS
@@ -56,7 +57,8 @@ def table_of(finished: Finished) -> dict[str, list[str]]:
 
 
 def assert_no_process(home: Path) -> None:
-    wait_until(lambda: not processes_naming(home), timeout_seconds=10)
+    """Neither the writer, which names the home, nor web server and worker, which have it in their environment."""
+    wait_until(lambda: not processes_naming(home) and not living("BACKUPS_HOME", home / "demo"), timeout_seconds=10)
 
 
 # The report
@@ -382,6 +384,13 @@ def test_the_shop_gets_orders_while_it_is_served(served: Served):
         return int(run_python(program, site, "SELECT count(*) FROM shop_order").stdout)
 
     wait_until(lambda: orders() > shop.ORDERS)
+
+
+def test_a_worker_runs_beside_it(served: Served):
+    demo_home = served.console.home / "demo"
+    wait_until(lambda: Console(demo_home).query("SELECT 1 FROM backups_app_host WHERE stopped_at IS NULL"))
+    generations = {environment_of(each).get("BACKUPS_GENERATION") for each in living("BACKUPS_HOME", demo_home)}
+    assert len(generations - {None}) == 2, "the web server's and the worker's"
 
 
 def test_it_listens_on_this_machine_only(served: Served):

@@ -30,6 +30,7 @@ from ...verbs import (
     reject,
     requests,
     restore,
+    serve,
     show,
     status,
     tick,
@@ -56,6 +57,7 @@ VERBS: dict[str, ModuleType] = {
     "status": status,
     "notify-test": notify_test,
     "tick": tick,
+    "serve": serve,
     "demo": demo,
 }
 
@@ -103,7 +105,7 @@ class Command(BaseCommand):
     def _run(self, verb: ModuleType, options: dict[str, Any], output: Output) -> int:
         try:
             _require_text(options)
-            if verb is not demo:  # it works in a home of its own
+            if verb not in (demo, serve):  # they prepare a home themselves
                 _require_sound_settings()
                 require_catalog()
             return int(verb.run(options, output))

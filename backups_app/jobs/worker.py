@@ -1,0 +1,41 @@
+"""The worker process: django-q2's ``qcluster``, none of whose processes outlives the one above it.
+
+``python -m backups_app.jobs.worker``, started by the supervisor, which binds it to itself. Here
+every process that django-q2 forks (sentinel, workers, pusher, monitor) is bound to its own parent,
+so that a SIGKILL of any of them takes everything below it along, and one of the supervisor takes all.
+
+SIGTERM to this process, and to no other of its group, ends it when its running tasks have ended,
+however long they take: the supervisor sets the limit. ``BACKUPS_GENERATION`` in the environment
+names this life of the worker; all its processes inherit it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .bound import bind_forks
+from .supervisor import GENERATION_VARIABLE
+
+
+def generation() -> str:
+    """Which life of the worker this process belongs to; empty outside of a supervisor."""
+    return os.environ.get(GENERATION_VARIABLE, "")
+
+
+def owner() -> str:
+    """Who works here, for the owner of a claim: ``<generation>:<process id>``."""
+    return f"{generation()}:{os.getpid()}"
+
+
+def main() -> None:
+    """Run the cluster until it is told to end."""
+    bind_forks()
+    import django
+    from django.core.management import call_command
+
+    django.setup()
+    call_command("qcluster")
+
+
+if __name__ == "__main__":
+    main()
