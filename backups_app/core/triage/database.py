@@ -306,6 +306,8 @@ def _bound_schema(path: Path, *, limits: Limits, watch: Watch) -> None:
 
 def _schema_page(file: BinaryIO, number: int, page_bytes: int) -> tuple[list[int], list[int]]:
     """Child pages of an interior page, or the payload sizes of a leaf, as far as they make sense."""
+    if number < 1:
+        return [], []
     file.seek((number - 1) * page_bytes)
     page = file.read(page_bytes)
     start = 100 if number == 1 else 0

@@ -52,9 +52,10 @@ class _Bounded(io.RawIOBase):
         return self._stored.seek(offset, whence)
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= self._most_bytes:
+        found = self._stored.read(self._most_bytes + 1 if size < 0 else min(size, self._most_bytes + 1))
+        if len(found) > self._most_bytes:
             raise OverLimitError("The directory of the ZIP is larger than allowed.", "Unpack it by hand.")
-        return self._stored.read(size)
+        return found
 
 
 @contextmanager
