@@ -1,7 +1,8 @@
 """What an SQLite file holds: is it sound, does it hold rows of data, and how new are they?
 
 The file is a private copy in scratch, and hostile. Only ordinary tables are read, each without
-its indexes; views, triggers, virtual tables and generated columns never are.
+its indexes; no view, trigger or virtual table is. The expressions of indexes and of generated
+columns are computed by SQLite's own check only, under its limits and ours.
 """
 
 from __future__ import annotations

@@ -292,11 +292,15 @@ class _Triage:
         target = self._new_file()
         try:
             with self._as_file(content) as stored:
-                size_bytes = os.fstat(stored.fileno()).st_size
+                size_bytes = content.size_bytes or os.fstat(stored.fileno()).st_size
                 self._budget.spend(size_bytes)
-                decrypt_container(stored, target, size_bytes=size_bytes, keys=self._options.keys, watch=self._watch)
+                container = decrypt_container(
+                    stored, target, size_bytes=size_bytes, keys=self._options.keys, watch=self._watch
+                )
             with open(target, "rb", buffering=0) as opened_content:
-                pieces = file_pieces(opened_content, phase="judge", total_bytes=size_bytes, watch=self._watch)
+                pieces = file_pieces(
+                    opened_content, phase="judge", total_bytes=container.content_bytes, watch=self._watch
+                )
                 return self._inside(pieces, place, outer="legacy enc")
         finally:
             target.unlink(missing_ok=True)

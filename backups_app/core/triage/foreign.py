@@ -44,7 +44,9 @@ def opened_plainly(path: Path, *, exclude: Collection[FileIdentity]) -> Iterator
     except (OSError, ValueError) as exc:
         raise UnreadableError(f"It could not be read: {_words(exc)}.", kind="unreadable") from exc
     with open(descriptor, "rb", buffering=0) as stored:
-        if not os.path.samestat(found, os.fstat(descriptor)):
+        now = os.fstat(descriptor)
+        # The number of a removed file may be given to the next one, of whatever kind.
+        if not os.path.samestat(found, now) or not stat.S_ISREG(now.st_mode):
             raise UnreadableError("It was replaced while it was opened.", kind="unreadable")
         yield stored
 

@@ -23,9 +23,9 @@ _UNLIMITED = 1 << 62  # the budget of the file is the limit
 
 
 def file_pieces(stored: BinaryIO, *, phase: str, total_bytes: int, watch: Watch) -> Iterator[bytes]:
-    """The bytes of an open file from where it stands, reporting each piece."""
+    """The next ``total_bytes`` of an open file, reporting each piece; a file that grows has an end too."""
     done_bytes = 0
-    while piece := stored.read(PIECE_BYTES):
+    while piece := stored.read(min(PIECE_BYTES, total_bytes - done_bytes)):
         done_bytes += len(piece)
         watch.report(phase, done_bytes, total_bytes)
         yield piece
