@@ -195,6 +195,17 @@ def test_what_can_still_be_counted_in_a_damaged_file_is_told(old: Path, scratch:
     assert "2 rows can still be counted" in found.reason
 
 
+def test_a_schema_of_a_newer_sqlite_is_told_as_one(old: Path, scratch: Path):
+    path = build(old / "a.db", "CREATE TABLE t (x)")
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("UPDATE sqlite_schema SET sql = 'CREATE TABLE t (x) FUTURE'")
+    connection.close()
+    found = judged(path, scratch)
+    assert found.verdict == "corrupt"
+    assert "Or it needs a newer SQLite than" in found.reason
+
+
 def test_zero_bytes_are_empty(old: Path, scratch: Path):
     found = judged(put(old / "a.db", b""), scratch)
     assert (found.verdict, found.reason, found.is_useless, found.size_bytes) == ("empty", "It has no bytes.", True, 0)
@@ -458,6 +469,14 @@ def test_folders_are_judged_in_order_and_one_bad_file_stops_nothing(old: Path, s
     assert "symbolic link" in found[2].reason
     assert not found[5].is_judged
     assert names_in(scratch) == set()
+
+
+def test_the_scratch_folder_is_left_out(old: Path, good: bytes):
+    put(old / "a.db", good)
+    (old / "scratch").mkdir()
+    put(old / "scratch" / "b.db", good)
+    found = list(judge_all([old], scratch=old / "scratch", watch=Watch()))
+    assert [each.file for each in found] == [old / "a.db"]
 
 
 def test_totals_count_files_and_what_can_be_reclaimed(old: Path, scratch: Path, good: bytes, bare: bytes):

@@ -472,6 +472,28 @@ def test_a_wal_of_noise_changes_nothing(old: Path, scratch: Path):
     assert (found.verdict, found.rows) == ("holds data", 7)
 
 
+def checksummed(content: bytes, sums: tuple[int, int]) -> tuple[int, int]:
+    """The checksum of a -wal (file format, section 4.2), little-endian."""
+    first, second = sums
+    words = struct.unpack(f"<{len(content) // 4}I", content)
+    for even, odd in zip(words[::2], words[1::2], strict=True):
+        first = (first + even + second) & 0xFFFFFFFF
+        second = (second + odd + first) & 0xFFFFFFFF
+    return first, second
+
+
+def test_a_wal_that_asks_for_terabytes_is_refused(old: Path, scratch: Path):
+    path = build_shop(old / "a.db")
+    page, number = bytes(4096), 1 << 31
+    header = struct.pack(">IIIIII", 0x377F0682, 3007000, 4096, 0, 1, 2)
+    sums = checksummed(header, (0, 0))
+    frame = struct.pack(">II", number, number)
+    stored = header + struct.pack(">II", *sums) + frame + struct.pack(">II", 1, 2)
+    put(old / "a.db-wal", stored + struct.pack(">II", *checksummed(frame + page, sums)) + page)
+    found = soon(path, scratch)
+    assert (found.verdict, found.is_judged, found.is_useless) == ("not a database", False, False)
+
+
 def test_a_wal_beyond_the_limit_is_not_copied(tmp_path: Path, old: Path, scratch: Path):
     found = soon(copy_with_wal(tmp_path, old / "a.db"), scratch, limits=Limits(sidecar_bytes=100))
     assert (found.is_judged, found.is_useless) == (False, False)

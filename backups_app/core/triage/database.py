@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..census import quoted
-from ..errors import SQLITE_ERRORS, VerificationError, primary_code
+from ..errors import SQLITE_ERRORS, BackupError, VerificationError, primary_code
 from ..manifest import utc_text
 from ..progress import Watch
 from ..sqlite import interrupted_by, open_foreign
@@ -85,6 +85,7 @@ def judge_database(path: Path, *, limits: Limits, watch: Watch, now: datetime) -
 
     Raises:
         VerificationError: it is damaged. OverLimitError: its schema is larger than allowed.
+        BackupError: SQLite failed for a reason that says nothing about the file.
         CancelledError, DeadlineError: from ``watch``.
     """
     try:
@@ -92,15 +93,29 @@ def judge_database(path: Path, *, limits: Limits, watch: Watch, now: datetime) -
         with open_foreign(path) as connection, interrupted_by(watch, connection):
             return _judge(connection, path.stat().st_size, limits=limits, watch=watch, now=now)
     except SQLITE_ERRORS as exc:
-        if primary_code(exc) == sqlite3.SQLITE_TOOBIG:
-            raise OverLimitError("Its schema makes SQLite build a value that is too long.", "") from exc
-        raise VerificationError(f"SQLite cannot read it: {exc}.", "Keep it, and look for another copy.") from exc
+        raise error_of(exc) from exc
+
+
+def error_of(exc: sqlite3.Error | UnicodeError) -> BackupError:
+    """What SQLite's failure to read a foreign file says: damage, or nothing about the file."""
+    code = primary_code(exc)
+    if code == sqlite3.SQLITE_TOOBIG:
+        return _too_long()
+    if code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and not isinstance(exc, UnicodeError):
+        return BackupError(f"SQLite could not read it to its end: {exc}.", "See the SQLite error text.")
+    # A word that only a newer SQLite knows looks like a damaged schema to this one.
+    newer = f" Or it needs a newer SQLite than {sqlite3.sqlite_version}." if "schema" in str(exc) else ""
+    return VerificationError(f"SQLite cannot read it: {exc}.{newer}", "Keep it, and look for another copy.")
+
+
+def _too_long() -> OverLimitError:
+    return OverLimitError("Its schema makes SQLite build a value that is too long.", "Look at it by hand.")
 
 
 def _judge(connection: sqlite3.Connection, size_bytes: int, *, limits: Limits, watch: Watch, now: datetime) -> Finding:
     structure = check_structure(connection, is_thorough=size_bytes <= _THOROUGH_BYTES)
     if "too big" in structure.evidence and not structure.ok:
-        raise OverLimitError("Its schema makes SQLite build a value that is too long.", "")
+        raise _too_long()
     tables = _count(connection)
     total = sum(tables.rows.values())
     if not structure.ok or tables.unreadable:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sqlite3
 import tempfile
 import zipfile
 from collections import Counter
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import (
+    SQLITE_ERRORS,
     BackupError,
     CancelledError,
     DeadlineError,
@@ -29,7 +29,7 @@ from ..errors import (
 from ..legacy import decrypt_container, refuse_malformed_keys
 from ..progress import Watch
 from ..sqlite import SIDECAR_SUFFIXES, remove_with_sidecars, settle_staged, sidecar
-from .database import judge_database
+from .database import error_of, judge_database
 from .foreign import FileIdentity, UnreadableError, expanded, opened_plainly, sibling_pieces
 from .layers import PIECE_BYTES, Content, file_pieces, gunzip, peeked, spool, unzstd
 from .limits import Budget, FileWatch, Limits, OverLimitError, TookTooLongError
@@ -92,11 +92,12 @@ def judge_all(
 ) -> Iterator[Judged]:
     """Judge files and everything below folders, in a stable order; links are not followed.
 
-    A ZIP is followed by its members. One bad file never stops the rest.
+    A ZIP is followed by its members. One bad file never stops the rest. The scratch folder is left
+    out where it lies below a folder that is judged.
 
     Raises: as :func:`judge`.
     """
-    for path in expanded(paths):
+    for path in expanded(paths, leave_out=scratch):
         watch.check()
         yield from judge(path, scratch=scratch, watch=watch, options=options).with_members()
 
@@ -188,7 +189,7 @@ class _Triage:
             size_bytes = self._path.lstat().st_size
         except (OSError, ValueError):
             size_bytes = 0
-        return Judged.from_finding(finding, path=self._shown, size_bytes=size_bytes)
+        return Judged.from_finding(finding, file=self._path, path=self._shown, size_bytes=size_bytes)
 
     def _judge_stored(self, stored: BinaryIO) -> Judged:
         before = os.fstat(stored.fileno())
@@ -199,7 +200,7 @@ class _Triage:
             finding, sha256 = not_judged("It changed while it was read.", kind=finding.format), None
         if self._path.name.endswith(SIDECAR_SUFFIXES):
             finding = replace(finding, is_disposable=False)  # it belongs to the database beside it
-        return Judged.from_finding(finding, path=self._shown, size_bytes=after.st_size, sha256=sha256)
+        return Judged.from_finding(finding, file=self._path, path=self._shown, size_bytes=after.st_size, sha256=sha256)
 
     def _find_stored(self, stored: BinaryIO, size_bytes: int) -> tuple[Finding, str | None]:
         kind = "unreadable"
@@ -361,10 +362,8 @@ class _Triage:
     def _settle(self, copy: Path) -> None:
         try:
             settle_staged(copy)
-        except sqlite3.Error as exc:
-            raise VerificationError(
-                f"SQLite cannot read it together with what lies beside it: {exc}.", "Keep all of its files."
-            ) from exc
+        except SQLITE_ERRORS as exc:
+            raise error_of(exc) from exc
         if any(sidecar(copy, suffix).exists() for suffix in SIDECAR_SUFFIXES):
             raise OverLimitError("What lies beside it could not be brought into it.", "Look at its files by hand.")
         if copy.stat().st_size > self._limits.unpacked_bytes:
@@ -395,7 +394,7 @@ class _Triage:
         if info.filename.endswith(SIDECAR_SUFFIXES):
             finding = replace(finding, is_disposable=False)
         path = f"{self._shown}!{inside.member}"
-        return Judged.from_finding(finding, path=path, size_bytes=info.file_size, member=inside.member)
+        return Judged.from_finding(finding, file=self._path, path=path, size_bytes=info.file_size, member=inside.member)
 
     def _find_member(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, place: _Place) -> Finding:
         try:

@@ -90,14 +90,15 @@ def _pieces(path: Path, *, exclude: Collection[FileIdentity], piece_bytes: int) 
             yield piece
 
 
-def expanded(paths: Iterable[Path]) -> Iterator[Path]:
+def expanded(paths: Iterable[Path], *, leave_out: Path) -> Iterator[Path]:
     """The files below ``paths`` in a stable order; links are given as they are, never followed.
 
-    A folder that cannot be listed is given itself.
+    A folder that cannot be listed is given itself. The folder ``leave_out`` is not looked into.
     """
+    left_out = leave_out.stat()
     for path in paths:
         if _is_folder(path):
-            yield from _walked(path)
+            yield from _walked(path, left_out)
         else:
             yield path
 
@@ -109,11 +110,13 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _walked(folder: Path) -> Iterator[Path]:
+def _walked(folder: Path, left_out: os.stat_result) -> Iterator[Path]:
     waiting = [folder]
     while waiting:
         path = waiting.pop()
         try:
+            if os.path.samestat(path.stat(), left_out):
+                continue
             with os.scandir(path) as entries:
                 found = sorted((each.name, each.is_dir(follow_symlinks=False)) for each in entries)
         except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 Verdict = Literal["holds data", "schema only", "empty", "corrupt", "key missing", "not a database"]
@@ -38,8 +39,10 @@ class Finding:
 class Judged:
     """One file, or one member of a ZIP, and its verdict."""
 
+    file: Path
+    """The file on disk, for a member that of its ZIP."""
     path: str
-    """As given; a member of a ZIP as ``archive.zip!member``."""
+    """To show: as given; a member of a ZIP as ``archive.zip!member``."""
     verdict: Verdict
     format: str
     reason: str
@@ -59,10 +62,18 @@ class Judged:
 
     @classmethod
     def from_finding(
-        cls, finding: Finding, *, path: str, size_bytes: int, sha256: str | None = None, member: str | None = None
+        cls,
+        finding: Finding,
+        *,
+        file: Path,
+        path: str,
+        size_bytes: int,
+        sha256: str | None = None,
+        member: str | None = None,
     ) -> Judged:
         """The judgement of a file or a member in which ``finding`` was found."""
         return cls(
+            file=file,
             path=path,
             verdict=finding.verdict,
             format=finding.format,
