@@ -29,7 +29,7 @@ from backups_app.core.errors import (
     VerificationError,
 )
 from backups_app.core.progress import Watch
-from backups_app.core.triage import VERDICTS, Totals, TriageOptions, judge_all, judged_payload
+from backups_app.core.triage import VERDICTS, Limits, Totals, TriageOptions, judge_all, judged_payload
 from tests.foreign import (
     ALL_ROWS,
     DATA,
@@ -252,6 +252,16 @@ def test_a_view_alone_is_no_table(old: Path, scratch: Path):
 def test_only_plausible_times_are_told(old: Path, scratch: Path, declared: str, value: str, expected: str | None):
     path = build(old / "a.db", f"CREATE TABLE t ({declared}); INSERT INTO t VALUES ({value})")
     assert judged(path, scratch).newest_row_at == expected
+
+
+@pytest.mark.parametrize("limits", [Limits(time_columns=0), Limits(extra_seconds=0)])
+def test_the_newest_row_is_a_hint_that_may_be_missing(tmp_path: Path, old: Path, scratch: Path, limits: Limits):
+    path = build(old / "a.db", "CREATE TABLE t (created_at); INSERT INTO t VALUES ('2026-01-01')")
+    with sqlite3.connect(path) as connection:
+        connection.executemany("INSERT INTO t VALUES (?)", ((f"x{n}",) for n in range(50_000)))
+    connection.close()
+    found = judged(path, scratch, limits=limits)
+    assert (found.verdict, found.newest_row_at) == ("holds data", None)
 
 
 def test_an_implausible_time_does_not_hide_a_plausible_one(old: Path, scratch: Path):

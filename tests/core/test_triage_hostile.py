@@ -201,7 +201,8 @@ def knotted(path: Path, *, of_schema: bool) -> Path:
         header = struct.pack(">BHHHBI", 0x05, 0, 100, start, 0, child)
         pointers = b"".join(struct.pack(">H", start + 5 * n) for n in range(100))
         pages[level] = (header + pointers).ljust(start, b"\0") + cells
-    leaf = struct.pack(">BHHHB", 0x0D, 0, 0, page_bytes, 0).ljust(page_bytes, b"\0")
+    row = bytes([3, 1, 2, 1, 7])  # payload of 3 bytes, rowid 1, a record of one integer
+    leaf = struct.pack(">BHHHBH", 0x0D, 0, 1, page_bytes - 5, 0, page_bytes - 5).ljust(page_bytes - 5, b"\0") + row
     if of_schema:
         body = pages[0]
         cells = body[-500:]
@@ -217,7 +218,8 @@ def knotted(path: Path, *, of_schema: bool) -> Path:
 @pytest.mark.parametrize("of_schema", [True, False])
 def test_a_tree_that_refers_to_its_pages_again_and_again_has_an_end(old: Path, scratch: Path, of_schema: bool):
     found = soon(knotted(old / "a.db", of_schema=of_schema), scratch, limits=Limits(seconds=2))
-    assert found.verdict in ("corrupt", "not a database")
+    # SQLite's own check names the knot in a table, but may walk all rows before it ends.
+    assert found.verdict == "corrupt" or (not of_schema and "took longer than 2 s" in found.reason)
     assert not found.is_useless
 
 
@@ -229,8 +231,8 @@ def test_counting_an_endless_tree_is_interrupted(old: Path, scratch: Path, monke
     ok = Check(name="quick_check", ok=True, evidence="ok")
     monkeypatch.setattr(database, "check_structure", lambda connection, *, is_thorough: ok)
     found = soon(knotted(old / "a.db", of_schema=False), scratch, limits=Limits(seconds=1), seconds=5)
-    assert not found.is_useless
-    assert found.verdict in ("corrupt", "not a database")
+    assert (found.verdict, found.is_judged) == ("not a database", False)
+    assert "took longer than 1 s" in found.reason
 
 
 # Bombs

@@ -103,9 +103,13 @@ def error_of(exc: sqlite3.Error | UnicodeError) -> BackupError:
         return _too_long()
     if code not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) and not isinstance(exc, UnicodeError):
         return BackupError(f"SQLite could not read it to its end: {exc}.", "See the SQLite error text.")
-    # A word that only a newer SQLite knows looks like a damaged schema to this one.
-    newer = f" Or it needs a newer SQLite than {sqlite3.sqlite_version}." if "schema" in str(exc) else ""
-    return VerificationError(f"SQLite cannot read it: {exc}.{newer}", "Keep it, and look for another copy.")
+    return VerificationError(f"SQLite cannot read it: {exc}.{_newer(str(exc))}", "Keep it, and look for another copy.")
+
+
+def _newer(evidence: str) -> str:
+    """A word that only a newer SQLite knows looks like a damaged schema to this one."""
+    is_possible = "malformed database schema" in evidence
+    return f" Or it needs a newer SQLite than {sqlite3.sqlite_version}." if is_possible else ""
 
 
 def _too_long() -> OverLimitError:
@@ -116,7 +120,11 @@ def _judge(connection: sqlite3.Connection, size_bytes: int, *, limits: Limits, w
     structure = check_structure(connection, is_thorough=size_bytes <= _THOROUGH_BYTES)
     if "too big" in structure.evidence and not structure.ok:
         raise _too_long()
-    tables = _count(connection)
+    tables = _Tables()
+    if structure.ok:
+        _count(connection, tables)
+    else:
+        _count_damaged(connection, tables, limits=limits, watch=watch)
     total = sum(tables.rows.values())
     if not structure.ok or tables.unreadable:
         return Finding(
@@ -129,8 +137,15 @@ def _judge(connection: sqlite3.Connection, size_bytes: int, *, limits: Limits, w
     return _verdict(connection, tables, total, limits=limits, watch=watch, now=now)
 
 
+def _count_damaged(connection: sqlite3.Connection, tables: _Tables, *, limits: Limits, watch: Watch) -> None:
+    """Count what can be counted of a damaged file; damage may make it endless."""
+    own = FileWatch(watch, seconds=limits.extra_seconds)
+    with suppress(TookTooLongError, *SQLITE_ERRORS), interrupted_by(own, connection):
+        _count(connection, tables)
+
+
 def _damage(check: str, evidence: str, tables: _Tables, total: int) -> str:
-    parts = [f"{check}: {evidence}."] if evidence else []
+    parts = [f"{check}: {evidence}.{_newer(evidence)}"] if evidence else []
     if tables.unreadable:
         parts.append(f"The rows of {_listed(tables.unreadable)} cannot be counted.")
     if total:
@@ -173,8 +188,7 @@ def _listed(names: list[str]) -> str:
     return shown if len(names) <= 5 else f"{shown}, and {len(names) - 5:,} more"
 
 
-def _count(connection: sqlite3.Connection) -> _Tables:
-    found = _Tables()
+def _count(connection: sqlite3.Connection, found: _Tables) -> None:
     # The casts: a hostile schema may hold blobs where SQLite itself accepts them as text.
     schema = connection.execute(
         "SELECT CAST(name AS TEXT), substr(CAST(sql AS TEXT), 1, 2000) FROM sqlite_schema WHERE type = 'table'"
@@ -188,7 +202,6 @@ def _count(connection: sqlite3.Connection) -> _Tables:
             found.virtual[name] = virtual.group(1) if virtual else ""
             continue
         _count_table(connection, name, found)
-    return found
 
 
 def _count_table(connection: sqlite3.Connection, name: str, found: _Tables) -> None:
@@ -215,7 +228,7 @@ def _newest(
     """The newest plausible time in the columns that tell one, as far as the limits let us look."""
     newest: datetime | None = None
     looked_at = 0
-    own = FileWatch(watch, seconds=limits.time_seconds)
+    own = FileWatch(watch, seconds=limits.extra_seconds)
     try:
         with interrupted_by(own, connection):
             for table, rows in data.items():
@@ -307,7 +320,7 @@ def _bound_schema(path: Path, *, limits: Limits, watch: Watch) -> None:
         while waiting:
             watch.check()
             children, sizes = _schema_page(file, waiting.pop(), page_bytes)
-            if not seen.isdisjoint(children):
+            if not seen.isdisjoint(children) or len(set(children)) < len(children):
                 raise VerificationError("It is damaged: its schema refers to a page twice.", "Keep it.")
             seen.update(children)
             waiting.extend(children)
@@ -334,9 +347,8 @@ def _schema_page(file: BinaryIO, number: int, page_bytes: int) -> tuple[list[int
     cells = min(cells, (len(page) - pointers) // 2)
     offsets = [each for each in struct.unpack_from(f">{cells}H", page, pointers) if each + 9 <= len(page)]
     if kind == 0x05:
-        children = {struct.unpack_from(">I", page, offset)[0] for offset in offsets}
-        children.add(struct.unpack_from(">I", page, start + 8)[0])
-        return sorted(children), []
+        children = [struct.unpack_from(">I", page, offset)[0] for offset in offsets]
+        return [*children, struct.unpack_from(">I", page, start + 8)[0]], []
     return [], [_varint(page, offset) for offset in offsets] if kind == 0x0D else []
 
 

@@ -33,8 +33,8 @@ class Limits:
     sidecar_bytes: int = 16 << 30
     time_columns: int = 100
     """Columns that are asked for the newest row."""
-    time_seconds: float = 10.0
-    """How long the newest row may be looked for."""
+    extra_seconds: float = 10.0
+    """How long may be looked for what only adds to a verdict: the newest row, what is left of a damaged file."""
 
 
 class OverLimitError(BackupError):
