@@ -19,6 +19,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -47,6 +48,7 @@ SIDECAR_SUFFIXES = ("-wal", "-shm", "-journal")
 
 _WITH_CONTENT = ("-wal", "-journal")
 _LOCK_POLL_SECONDS = 0.1
+_INTERRUPT_POLL_SECONDS = 0.1
 _INNOCUOUS = 0x200000  # SQLITE_INNOCUOUS (https://sqlite.org/c3ref/c_deterministic.html)
 
 # Versions with the WAL-reset corruption bug: 3.7.0 to 3.51.2, but for two patched branches
@@ -163,6 +165,73 @@ def open_snapshot(path: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA query_only=ON")
         connection.execute("PRAGMA ignore_check_constraints=ON")
         yield connection
+
+
+# What a foreign schema may make SQLite do at most (https://sqlite.org/limits.html). Stored values
+# may be longer than LENGTH: they are counted and checked without being put together in memory.
+_FOREIGN_LIMITS = {
+    sqlite3.SQLITE_LIMIT_LENGTH: 16 << 20,
+    sqlite3.SQLITE_LIMIT_SQL_LENGTH: 1 << 20,
+    sqlite3.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: 1000,
+    sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 1,
+    sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+
+@contextmanager
+def open_foreign(path: Path) -> Iterator[sqlite3.Connection]:
+    """As :func:`open_snapshot`, for a private copy of a file that somebody else made.
+
+    Tighter limits, and no temporary file anywhere. Whatever is asked of it still needs a time
+    limit: see :meth:`Watch.over` and :func:`interrupted_by`.
+    """
+    with open_snapshot(path) as connection:
+        connection.execute("PRAGMA temp_store=MEMORY")
+        for limit, most in _FOREIGN_LIMITS.items():
+            connection.setlimit(limit, most)
+        yield connection
+
+
+@contextmanager
+def interrupted_by(watch: Watch, connection: sqlite3.Connection) -> Iterator[None]:
+    """Let ``watch`` end statements on ``connection`` also where its progress handler is not asked.
+
+    SQLite walks a whole tree in one instruction to count rows, and a hostile tree has no end.
+
+    Raises:
+        CancelledError, DeadlineError: from ``watch``, in place of SQLite's ``interrupted``.
+    """
+    is_over = threading.Event()
+
+    def look() -> None:
+        while not is_over.wait(_INTERRUPT_POLL_SECONDS):
+            try:
+                watch.check()
+            except BackupError:
+                connection.interrupt()  # again each time: it only ends what runs at that moment
+
+    looking = threading.Thread(target=look, name="interrupt", daemon=True)
+    looking.start()
+    try:
+        with watch.over(connection):
+            yield
+    finally:
+        is_over.set()
+        looking.join()
+
+
+def settle_staged(path: Path) -> None:
+    """Bring the ``-wal`` or the hot ``-journal`` beside a private copy into its main file.
+
+    Reads no schema. Afterwards the file stands alone, as far as SQLite could do it.
+
+    Raises:
+        sqlite3.Error: SQLite could not.
+    """
+    with closing(_connect(path, "mode=rw")) as connection:
+        # A value from the header: the reading of it replays, the last one to close checkpoints.
+        connection.execute("PRAGMA user_version").fetchone()
 
 
 def open_staged(path: Path) -> sqlite3.Connection:

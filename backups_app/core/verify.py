@@ -109,7 +109,7 @@ def check_connection(
     checks: list[Check] = []
     try:
         with watch.over(connection):
-            checks.append(_check_structure(connection, is_thorough=is_thorough))
+            checks.append(check_structure(connection, is_thorough=is_thorough))
             if is_thorough:
                 checks.append(_check_foreign_keys(connection))
         found = take_census(connection, watch=watch)
@@ -155,7 +155,12 @@ def _listed(lines: list[str]) -> str:
     return shown if len(lines) <= _MAX_LISTED else f"{shown}, and {len(lines) - _MAX_LISTED:,} more"
 
 
-def _check_structure(connection: sqlite3.Connection, *, is_thorough: bool) -> Check:
+def check_structure(connection: sqlite3.Connection, *, is_thorough: bool) -> Check:
+    """SQLite's own check of the file's structure: ``integrity_check``, or the faster ``quick_check``.
+
+    Raises:
+        sqlite3.Error, UnicodeError: the check could not run to its end.
+    """
     pragma = "integrity_check" if is_thorough else "quick_check"
     try:
         lines = _pragma_lines(connection, f"PRAGMA {pragma}({_MAX_LISTED})")

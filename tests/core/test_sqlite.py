@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -15,8 +17,11 @@ from backups_app.core.sqlite import (
     database_file,
     has_innocuous_json,
     has_wal_reset_bug,
+    interrupted_by,
+    open_foreign,
     open_live,
     open_snapshot,
+    settle_staged,
     sidecar,
 )
 from tests.support import build, build_shop, bytes_in, connected, holding, names_in, run_python
@@ -243,3 +248,38 @@ def test_opening_does_not_drop_the_locks_of_this_process(shop: Path, scratch: Pa
         application.execute("INSERT INTO sale (note) VALUES ('later')")
     with connected(shop) as fresh:
         assert fresh.execute("SELECT count(*) FROM sale").fetchone() == (6,)
+
+
+def test_a_foreign_file_is_opened_with_tight_limits_and_leaves_nothing(shop: Path):
+    before = bytes_in(shop.parent)
+    with open_foreign(shop) as connection:
+        assert connection.execute("SELECT count(*) FROM sale").fetchone() == (4,)
+        with pytest.raises(sqlite3.DataError, match="too big"):
+            connection.execute("SELECT zeroblob(20000000)").fetchone()
+        with pytest.raises(sqlite3.OperationalError):
+            connection.execute("ATTACH ':memory:' AS other")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            connection.execute("DELETE FROM sale")
+    assert bytes_in(shop.parent) == before
+
+
+def test_a_cancel_interrupts_statements_and_no_thread_stays(shop: Path):
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    asked_at = time.monotonic() + 0.1
+    watch = Watch(is_cancelled=lambda: time.monotonic() > asked_at)
+    threads = threading.active_count()
+    with open_foreign(shop) as connection, pytest.raises(CancelledError), interrupted_by(watch, connection):
+        connection.execute(endless).fetchone()
+    assert time.monotonic() - asked_at < 5
+    assert threading.active_count() == threads
+
+
+def test_settling_brings_the_wal_into_a_private_copy(shop: Path, scratch: Path):
+    with connected(shop) as connection:
+        connection.execute("INSERT INTO sale (note) VALUES ('only in the -wal')")
+        for suffix in ("", "-wal"):
+            shutil.copy2(f"{shop}{suffix}", f"{scratch / 'copy'}{suffix}")
+    settle_staged(scratch / "copy")
+    assert names_in(scratch) == {"copy"}
+    with open_snapshot(scratch / "copy") as connection:
+        assert connection.execute("SELECT count(*) FROM sale").fetchone() == (5,)
