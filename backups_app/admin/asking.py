@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 
 from ..models import Database, Job
 from ..services.audit import Actor
-from ..services.workers import is_anybody_working
+from ..services.hosts import is_anybody_working
 from . import display
 from .progress import nobody_works
 

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..models import Job
-from ..services.workers import is_anybody_working
+from ..services.hosts import is_anybody_working
 from . import display
 
 _LOG_LINES = 200

@@ -26,6 +26,7 @@ from ..core.files import file_lock
 from ..core.progress import ProgressCallback, Watch
 from ..models import Database, Job
 from .log import JobLog
+from .supervisor import GENERATION_VARIABLE
 
 _LOOK_SECONDS = 0.4
 """How often a running job looks whether it was cancelled; an order is honoured within a second."""
@@ -35,9 +36,6 @@ _WRITE_SECONDS = 1.0
 
 _BEAT_SECONDS = 2.0
 """How often it writes a sign of life when nothing changes."""
-
-GENERATION_VARIABLE = "BACKUPS_GENERATION"
-"""Environment variable that tells the worker processes of one start from those of another."""
 
 
 @contextmanager

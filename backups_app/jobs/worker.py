@@ -11,20 +11,7 @@ names this life of the worker; all its processes inherit it.
 
 from __future__ import annotations
 
-import os
-
 from .bound import bind_forks
-from .supervisor import GENERATION_VARIABLE
-
-
-def generation() -> str:
-    """Which life of the worker this process belongs to; empty outside of a supervisor."""
-    return os.environ.get(GENERATION_VARIABLE, "")
-
-
-def owner() -> str:
-    """Who works here, for the owner of a claim: ``<generation>:<process id>``."""
-    return f"{generation()}:{os.getpid()}"
 
 
 def main() -> None:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import Error as DatabaseError
+from django.db import connections
 
 from ..core.errors import BackupError
+from ..jobs.supervisor import Beat
 from ..models import ScheduledRun
 from .catalog import catalog_error
+from .jobs.attend import look_at_workers, wake_waiting
+from .jobs.reap import reap_jobs
+from .notifications import send_due
+from .restores import expire_restores
 from .schedules import fire_due
 
 logger = logging.getLogger(__name__)
+
+_TICK_SECONDS = 20.0
+"""Due times are minutes; looking three times as often keeps every run within the minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +46,12 @@ def tick(*, now: datetime) -> Ticked:
     logged and named in ``failures``; the others are done all the same, and it is tried again at
     the next tick.
     """
+    return _do(DUTIES, now=now)
+
+
+def _do(duties: tuple[tuple[str, Duty], ...], *, now: datetime) -> Ticked:
     ticked = Ticked()
-    for name, duty in DUTIES:
+    for name, duty in duties:
         try:
             duty(ticked, now)
         except Exception as exc:
@@ -62,4 +77,66 @@ def _fire_schedules(ticked: Ticked, now: datetime) -> None:
     ticked.failures.extend(fired.failures)
 
 
-DUTIES: tuple[tuple[str, Duty], ...] = (("Firing schedules", _fire_schedules),)
+def _settle_dead(_ticked: Ticked, _now: datetime) -> None:
+    reap_jobs()
+
+
+def _wake_waiting(_ticked: Ticked, now: datetime) -> None:
+    wake_waiting(now=now)
+
+
+def _expire_requests(_ticked: Ticked, _now: datetime) -> None:
+    expire_restores()
+
+
+def _send_notifications(_ticked: Ticked, now: datetime) -> None:
+    send_due(now=now)
+
+
+DUTIES: tuple[tuple[str, Duty], ...] = (
+    ("Settling the jobs of dead workers", _settle_dead),
+    ("Firing schedules", _fire_schedules),
+    ("Waking workers", _wake_waiting),
+    ("Closing requests that expired", _expire_requests),
+    ("Sending notifications", _send_notifications),
+)
+
+
+class Clock:
+    """The supervisor's time: settles and wakes at each beat, and ticks every 20 seconds.
+
+    A beat never waits for the receivers of notifications: a thread of its own sends them.
+    """
+
+    def __init__(self) -> None:
+        self._ticked_at: float | None = None
+        self._sender: threading.Thread | None = None
+
+    def beat(self, now: datetime, /) -> Beat:
+        """Do what is due, and tell how the workers of this host fare.
+
+        Raises:
+            DatabaseError: the catalogue cannot be used now.
+        """
+        is_time = self._ticked_at is None or time.monotonic() - self._ticked_at >= _TICK_SECONDS
+        if is_time:
+            self._ticked_at = time.monotonic()
+        quick = DUTIES[:-1] if is_time else (DUTIES[0], DUTIES[2])
+        _do(quick, now=now)
+        if is_time:
+            self._send(now)
+        found = look_at_workers(now=now)
+        return Beat(is_stalled=found.is_stalled, reason=found.reason, busy_generations=found.busy_generations)
+
+    def _send(self, now: datetime) -> None:
+        if self._sender is not None and self._sender.is_alive():
+            return  # a receiver hangs; its time-out ends it
+
+        def send() -> None:
+            try:
+                send_due(now=now)
+            finally:
+                connections.close_all()
+
+        self._sender = threading.Thread(target=send, name="notifications", daemon=True)
+        self._sender.start()

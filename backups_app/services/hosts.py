@@ -1,19 +1,27 @@
-"""The row of this machine: when its supervisor was last heard of, and how its worker fares."""
+"""The rows of the machines: when each supervisor was last heard of, and how its worker fares."""
 
 from __future__ import annotations
 
 import os
-import socket
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db.models import F, QuerySet
 
+from .. import conf
 from ..models.host import Host
 
+SILENCE = timedelta(seconds=30)
+"""How long a machine may be silent before it counts as gone; it writes every few seconds."""
 
-def host_name() -> str:
-    """The name under which this machine works."""
-    return socket.gethostname()[:200]
+
+def is_anybody_working(now: datetime) -> bool:
+    """Whether at least one machine works: heard of lately, and not told to end since."""
+    return Host.objects.filter(stopped_at=None, seen_at__gte=now - SILENCE).exists()
+
+
+def silent_hosts(*, now: datetime) -> list[Host]:
+    """The machines that were not told to end, and of which nothing is heard any more."""
+    return list(Host.objects.filter(stopped_at=None, seen_at__lt=now - SILENCE))
 
 
 def report_started(*, now: datetime) -> None:
@@ -27,7 +35,7 @@ def report_started(*, now: datetime) -> None:
         "worker_restarted_at": None,
         "worker_problem": "",
     }
-    Host.objects.update_or_create(name=host_name(), defaults=begun)
+    Host.objects.update_or_create(name=conf.host_name(), defaults=begun)
 
 
 def report_alive(*, now: datetime) -> None:
@@ -48,4 +56,4 @@ def report_stopped(*, now: datetime) -> None:
 
 
 def _named() -> QuerySet[Host]:
-    return Host.objects.filter(name=host_name())
+    return Host.objects.filter(name=conf.host_name())

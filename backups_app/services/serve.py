@@ -31,6 +31,7 @@ from ..core.files import create_private_folder, file_lock
 from ..jobs.supervisor import Beat, BeatFunction, ChildSpec, Event, Happening, Supervisor
 from . import hosts
 from .catalog import catalog_error, require_catalog
+from .clock import Clock
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +220,7 @@ def _waitress_arguments(serving: Serving) -> list[str]:
 class _Reporter:
     """What the clock does: writes the row of this host, then looks after the worker."""
 
-    def __init__(self, beat: BeatFunction | None) -> None:
+    def __init__(self, beat: BeatFunction) -> None:
         self._beat = beat
         self._is_known = False
         self._restarts: deque[tuple[datetime, str]] = deque()
@@ -233,7 +234,7 @@ class _Reporter:
         try:
             with _logged_database_errors():
                 self._report(now)
-            return self._beat(now) if self._beat is not None else Beat()
+            return self._beat(now)
         finally:
             connections.close_all()
 
@@ -266,7 +267,7 @@ def run(
     thread, once, when the web server answers (at once without one). Nothing that was started is
     left afterwards. 0: told to end. 1: a child kept failing to start.
     """
-    reporter = _Reporter(beat)
+    reporter = _Reporter(beat or Clock().beat)
 
     def on_event(event: Event) -> None:
         if event.child == _WORKER and event.happening in (Happening.ENDED, Happening.STALLED):

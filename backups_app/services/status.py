@@ -14,7 +14,13 @@ from ..core.sqlite import has_wal_reset_bug
 from ..models import Backup, Database
 from ..models.backup import Verdict
 from .databases import databases_under_care
+from .hosts import silent_hosts
+from .jobs.attend import ready_jobs
 from .notifications import undelivered
+from .schedules import overdue
+
+_QUEUE_PATIENCE = timedelta(minutes=5)
+"""How long a job that could run may wait for a worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +84,43 @@ def check_health(*, now: datetime | None = None) -> Health:
         Problem(code="notifications_undelivered", database="", message=each.message, hint=each.hint)
         for each in undelivered(now=now)
     ]
+    problems += _check_jobs(now=now)
     notices: list[str] = []
     if has_wal_reset_bug():
         notices.append(
             f"SQLite {sqlite3.sqlite_version} has a known WAL corruption bug; update to 3.51.3, 3.50.7 or 3.44.6."
         )
     return Health(checked_at=now, databases=found, problems=problems, notices=notices)
+
+
+def _check_jobs(*, now: datetime) -> list[Problem]:
+    """Is what was asked for, or is due, being done?"""
+    problems = [
+        Problem(
+            code="host_silent",
+            database="",
+            message=f"The supervisor of {host.name} was last heard of at {host.seen_at:%Y-%m-%d %H:%M:%S} UTC.",
+            hint="Start `manage.py backup serve` there again, and look into its log.",
+        )
+        for host in silent_hosts(now=now)
+    ]
+    waiting = [job for job in ready_jobs() if job.created_at < now - _QUEUE_PATIENCE]
+    if waiting:
+        first = waiting[0]
+        problems.append(
+            Problem(
+                code="jobs_wait",
+                database=first.database.name if first.database else "",
+                message=f"{len(waiting)} job(s) wait for a worker, the oldest (job {first.pk}) since "
+                f"{first.created_at:%Y-%m-%d %H:%M:%S} UTC.",
+                hint="Run `manage.py backup serve`, or cancel them with `manage.py backup cancel ID`.",
+            )
+        )
+    problems += [
+        Problem(code="schedule_overdue", database=each.schedule.database.name, message=each.reason, hint=each.hint)
+        for each in overdue(now=now)
+    ]
+    return problems
 
 
 def freshness_limit(database: Database) -> timedelta:

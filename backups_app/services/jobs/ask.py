@@ -124,7 +124,7 @@ def _join(kind: str, database: Database | None, wanted: dict[str, Any]) -> Job |
 def joined_options(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """The options of one job that does what two were asked for."""
     both = {**second, **first}
-    notes = [each["note"] for each in (first, second) if each.get("note")]
+    notes = [note for each in (first, second) for note in str(each.get("note", "")).split("; ") if note]
     if notes:
         both["note"] = "; ".join(dict.fromkeys(notes))
     if "backups" in first or "backups" in second:

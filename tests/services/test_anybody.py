@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone
 
 from backups_app.models import Host
-from backups_app.services.workers import is_anybody_working
+from backups_app.services.hosts import is_anybody_working
 
 pytestmark = pytest.mark.usefixtures("db_catalog")
 
