@@ -28,7 +28,7 @@ from ..models import Database, Job
 from .log import JobLog
 from .supervisor import GENERATION_VARIABLE
 
-_LOOK_SECONDS = 0.4
+_LOOK_SECONDS = 0.2
 """How often a running job looks whether it was cancelled; an order is honoured within a second."""
 
 _WRITE_SECONDS = 1.0
@@ -191,6 +191,6 @@ class Claim:
 
     def _look(self) -> None:
         found = Job.objects.filter(pk=self.job.pk, state=Job.State.RUNNING, token=self.job.token)
-        asked = found.values_list("cancel_requested_at", flat=True).first()
-        if asked is not None or not found.exists():
+        orders = list(found.values_list("cancel_requested_at", flat=True))
+        if orders != [None]:  # told to stop, or no longer ours
             self._must_stop.set()
