@@ -11,9 +11,11 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.core.sqlite import has_wal_reset_bug
-from backups_app.models import Backup, Database, Notification
+from backups_app.models import Backup, Database, Host, Job, Notification, Schedule
 from backups_app.services.databases import add_database
+from backups_app.services.jobs import ask_create, cancel_job
 from backups_app.services.notifications import notify
+from backups_app.services.schedules import fire_due, save_schedule
 from backups_app.services.status import Health, check_health, freshness_limit
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
@@ -172,3 +174,38 @@ def test_news_that_do_not_arrive_need_attention(shop: Database, settings: Settin
     assert (health.problems[0].database, "t0ken" in repr(health)) == ("", False)
     Notification.objects.all().delete()
     assert check_health(now=now).is_ok
+
+
+# Is what was asked for being done?
+
+
+def test_a_job_that_nobody_takes_needs_attention(shop: Database, make_backup):
+    make_backup(shop)
+    job = ask_create(shop, actor=ACTOR, trigger=Job.Trigger.ADMIN)
+    assert "jobs_wait" not in codes(check_health())
+    later = timezone.now() + timedelta(minutes=6)
+    (found,) = [each for each in check_health(now=later).problems if each.code == "jobs_wait"]
+    assert job.pk in found.message
+    assert found.database == "shop"
+    cancel_job(job, actor=ACTOR)
+    assert "jobs_wait" not in codes(check_health(now=later))
+
+
+def test_a_supervisor_that_died_needs_attention_and_one_that_ended_does_not(shop: Database):
+    now = timezone.now()
+    host = Host.objects.create(name="web1", seen_at=now, started_at=now)
+    assert "host_silent" not in codes(check_health(now=now))
+    later = now + timedelta(minutes=1)
+    assert "host_silent" in codes(check_health(now=later))
+    Host.objects.filter(pk=host.pk).update(stopped_at=now)
+    assert "host_silent" not in codes(check_health(now=later))
+
+
+def test_a_schedule_that_nobody_fires_needs_attention(shop: Database):
+    now = timezone.now()
+    schedule = Schedule(database=shop, kind="create", cron="* * * * *")
+    save_schedule(schedule, actor=ACTOR, now=now)
+    assert "schedule_overdue" not in codes(check_health(now=now + timedelta(minutes=3)))
+    assert "schedule_overdue" in codes(check_health(now=now + timedelta(minutes=10)))
+    fire_due(now=now + timedelta(minutes=10))
+    assert "schedule_overdue" not in codes(check_health(now=now + timedelta(minutes=10)))
