@@ -117,7 +117,7 @@ Q_CLUSTER = {
     "bulk": 1,
     "ack_failures": True,
     "max_attempts": 1,
-    "timeout": 6 * 3600,
+    "timeout": 6 * 3600 + 1800,  # above DEADLINE_SECONDS, which ends a job in good order
     "retry": 7 * 3600,
     "catch_up": False,
     "scheduler": False,  # due times are rows of ours, with a record of each

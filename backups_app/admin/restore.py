@@ -28,10 +28,10 @@ from ..services.audit import Actor
 from ..services.jobs import ask_restore
 from ..services.restores import (
     approve_restore,
+    ask_undo,
     expire_restores,
     heal_restores,
     reject_restore,
-    request_undo,
     runs_at_once,
 )
 from . import display
@@ -244,9 +244,11 @@ class RestoreAdmin(EvidenceAdmin):
         restore = self._restore(request, restore_id, verb="approve")
         is_approved = restore.state == Restore.State.APPROVED
 
-        def approve() -> Restore:
-            # Else another job was kept from running it, by a backup perhaps.
-            return restore if is_approved else approve_restore(restore, actor=Actor.of(request.user))
+        def approve() -> tuple[Restore, Job | None]:
+            actor = Actor.of(request.user)
+            # When it is approved already, a backup perhaps kept it from running.
+            decided = restore if is_approved else approve_restore(restore, actor=actor)
+            return decided, ask_restore(decided, actor=actor, trigger=Job.Trigger.ADMIN)
 
         title = _("Run the approved restore") if is_approved else _("Approve and restore")
         return self._with_password(request, restore, approve, verb="approve", title=title)
@@ -255,8 +257,8 @@ class RestoreAdmin(EvidenceAdmin):
         """GET shows what will happen; POST with the password files the undo, and asks for its job where it may run."""
         restore = self._restore(request, restore_id, verb="undo")
 
-        def undo() -> Restore:
-            return request_undo(restore, actor=Actor.of(request.user))
+        def undo() -> tuple[Restore, Job | None]:
+            return ask_undo(restore, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
 
         return self._with_password(request, restore, undo, verb="undo", title=_("Undo this restore"))
 
@@ -285,7 +287,13 @@ class RestoreAdmin(EvidenceAdmin):
         return restore
 
     def _with_password(
-        self, request: HttpRequest, restore: Restore, decide: Callable[[], Restore], *, verb: str, title: str
+        self,
+        request: HttpRequest,
+        restore: Restore,
+        decide: Callable[[], tuple[Restore, Job | None]],
+        *,
+        verb: str,
+        title: str,
     ) -> HttpResponseBase:
         form = PasswordForm(request.POST if request.method == "POST" else None, user=request.user)
         if not form.is_valid():
@@ -294,11 +302,10 @@ class RestoreAdmin(EvidenceAdmin):
         job = _under_way(restore, verb)
         if job is None:
             try:
-                decided = decide()
-                if decided.state != Restore.State.APPROVED:
+                decided, job = decide()
+                if job is None:
                     messages.warning(request, _("A request was filed. It runs when it is approved."))
                     return HttpResponseRedirect(display.page_url("restore", decided.pk))
-                job = ask_restore(decided, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
             except BackupError as exc:
                 job = _under_way(restore, verb)  # the same form was sent twice at the same moment
                 if job is None:

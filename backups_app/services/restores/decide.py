@@ -7,9 +7,10 @@ from django.utils import timezone
 
 from ... import conf
 from ...core.errors import InputError, RefusedError
-from ...models import AuditEvent, Restore
+from ...models import AuditEvent, Job, Restore
 from .. import audit
 from ..audit import Actor
+from ..jobs import cancel_job
 from ..people import is_same_person
 from .binding import binding_of
 
@@ -56,7 +57,7 @@ def approve_restore(restore: Restore, *, actor: Actor) -> Restore:
 
 
 def reject_restore(restore: Restore, *, reason: str, actor: Actor) -> Restore:
-    """Reject an open request; the person who asked may withdraw their own this way.
+    """Reject an open request; the person who asked may withdraw their own this way. Its waiting job is cancelled.
 
     Raises:
         InputError: the reason is empty. RefusedError: it is no longer open.
@@ -75,6 +76,8 @@ def reject_restore(restore: Restore, *, reason: str, actor: Actor) -> Restore:
             outcome=reason.strip(),
         )
         if changed:
+            for job in restore.jobs.filter(state=Job.State.QUEUED):
+                cancel_job(job, actor=actor)
             _audit(restore, "reject-restore", actor=actor, outcome=AuditEvent.Outcome.DONE, detail=reason.strip())
     restore.refresh_from_db()
     if not changed:

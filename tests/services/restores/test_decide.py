@@ -10,8 +10,9 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import InputError, RefusedError
-from backups_app.models import AuditEvent, Backup, Restore
+from backups_app.models import AuditEvent, Backup, Job, Restore
 from backups_app.services.audit import Actor
+from backups_app.services.jobs import ask_restore
 from backups_app.services.restores import (
     approve_restore,
     expire_restores,
@@ -207,3 +208,10 @@ def test_what_has_ended_is_neither_approved_nor_rejected_nor_run(
     assert Restore.objects.get(pk=requested.pk).state == ended
     assert shop_file.read_bytes() == before
     assert not Backup.objects.filter(trigger="safety").exists()
+
+
+def test_a_rejection_cancels_the_job_that_waits(approved: Restore, shop_file):
+    job = ask_restore(approved, actor=BEN, trigger=Job.Trigger.ADMIN)
+    reject_restore(approved, reason="no longer wanted", actor=CARL)
+    assert Job.objects.get(pk=job.pk).state == "cancelled"
+    assert Restore.objects.get(pk=approved.pk).state == "rejected"
