@@ -270,7 +270,7 @@ def check_queue(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list
         found.append(
             CheckWarning(
                 "Q_CLUSTER delivers work again while it still runs: timeout is not below retry.",
-                hint="Set Q_CLUSTER['timeout'] = 21600 and Q_CLUSTER['retry'] = 25200, for example.",
+                hint="Set Q_CLUSTER['timeout'] = 23400 and Q_CLUSTER['retry'] = 25200, for example.",
                 id="backups.W031",
             )
         )
