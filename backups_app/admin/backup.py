@@ -210,7 +210,7 @@ class BackupAdmin(EvidenceAdmin):
     def verify_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET shows what will happen, POST asks for it."""
         backup = self._backup(request, backup_id)
-        has_copies = backup.copies.exclude(state=Copy.State.PENDING).exists()
+        has_copies = backup.copies.filter(state__in=Copy.STORED_STATES).exists()
         if request.method == "POST" and not has_copies:
             messages.error(request, _("This backup has no stored copy, so there is nothing to verify."))
             return HttpResponseRedirect(display.page_url("backup", backup.pk))
