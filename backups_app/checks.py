@@ -20,6 +20,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from . import conf
 from .core.retention import RULES
+from .core.site_checks import find_site_check
 from .core.sqlite import has_wal_reset_bug
 
 TAG = "backups"
@@ -323,3 +324,26 @@ def check_queue(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list
 
 def _is_below(timeout: object, retry: object) -> bool:
     return _is_number(timeout) and _is_number(retry) and 0 < timeout < retry  # type: ignore[operator]
+
+
+@register(TAG)
+def check_drills(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """The site's own checks can be found; a missing one would fail each drill."""
+    given = getattr(settings, "BACKUPS", {})
+    value = given.get("DRILL_CHECKS", []) if isinstance(given, dict) else []
+    if not _is_drill_checks(value):
+        return []  # said by check_settings
+    names = [name for found in (value.values() if isinstance(value, dict) else [value]) for name in found]
+    found: list[CheckMessage] = []
+    for name in dict.fromkeys(names):
+        try:
+            find_site_check(name)
+        except Exception as exc:  # noqa: BLE001 - importing runs the site's code
+            found.append(
+                CheckWarning(
+                    f"The drill check {name!r} cannot be used: {type(exc).__name__}: {exc}",
+                    hint="Give dotted names of callables in BACKUPS['DRILL_CHECKS'].",
+                    id="backups.W040",
+                )
+            )
+    return found
