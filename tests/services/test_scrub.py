@@ -288,6 +288,7 @@ def test_the_job_of_a_scrub_fails_when_a_copy_was_bad(shop: Database, make_backu
     rot(far / backup.archive_name)
     job = done(ask_due(shop, actor=ACTOR, trigger="command"))
     assert (job.state, job.failure_code) == ("failed", "verification_failed")
+    assert job.outcome.endswith("did not pass); it was replaced by a good copy")
     assert done(ask_due(shop, actor=ACTOR, trigger="command")).state == "succeeded"
 
 
