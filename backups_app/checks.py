@@ -19,6 +19,8 @@ from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import ImproperlyConfigured
 
 from . import conf
+from .core.retention import RULES
+from .core.site_checks import find_site_check
 from .core.sqlite import has_wal_reset_bug
 
 TAG = "backups"
@@ -105,6 +107,27 @@ def _is_list_of_web_addresses(value: object) -> bool:
     return isinstance(value, list | tuple) and all(conf.is_web_address(each) for each in value)
 
 
+def _is_retention(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        name in RULES and isinstance(number, int) and not isinstance(number, bool) and 0 <= number < 100_000
+        for name, number in value.items()
+    )
+
+
+def _is_days(value: object) -> bool:
+    return _is_number(value) and 0 <= value < 36_600  # type: ignore[operator]
+
+
+def _is_drill_checks(value: object) -> bool:
+    lists = list(value.values()) if isinstance(value, dict) else [value]
+    names = [each for found in lists if isinstance(found, list | tuple) for each in found]
+    return (
+        all(isinstance(found, list | tuple) for found in lists)
+        and all(isinstance(name, str) and re.fullmatch(r"\w+(\.\w+)+", name) for name in names)
+        and (not isinstance(value, dict) or all(isinstance(name, str) for name in value))
+    )
+
+
 # Setting → is the value usable, and what it should be.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "HOME": (lambda value: value is None or isinstance(value, str | Path), "a path"),
@@ -127,6 +150,20 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a list of http or https addresses, or None",
     ),
     "HEARTBEAT_URL": (lambda value: value in (None, "") or conf.is_web_address(value), "an http or https address"),
+    "RETENTION": (_is_retention, f"a dict of {', '.join(RULES)} to whole numbers from 0"),
+    "SAFETY_DAYS": (_is_days, "a number of days"),
+    "FAILED_DAYS": (_is_days, "a number of days"),
+    "VERIFY_DAYS": (lambda value: _is_days(value) and value > 0, "a positive number of days"),
+    "SCRUB_BYTES_PER_DAY": (
+        lambda value: value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0),
+        "a number of bytes, or None",
+    ),
+    "DRILL_DAYS": (
+        lambda value: value is None or (_is_days(value) and value > 0),
+        "a positive number of days, or None",
+    ),
+    "DRILL_CHECKS": (_is_drill_checks, "a list of dotted names, or a dict of database name to such a list"),
+    "DRILL_CHECK_SECONDS": (lambda value: _is_number(value) and value > 0, "a positive number of seconds"),
     "ZSTD_LEVEL": (lambda value: isinstance(value, int) and 1 <= value <= 19, "a whole number from 1 to 19"),
     "ZSTD_WORKERS": (lambda value: isinstance(value, int) and 0 <= value <= 16, "a whole number from 0 to 16"),
 }
@@ -287,3 +324,26 @@ def check_queue(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list
 
 def _is_below(timeout: object, retry: object) -> bool:
     return _is_number(timeout) and _is_number(retry) and 0 < timeout < retry  # type: ignore[operator]
+
+
+@register(TAG)
+def check_drills(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """The site's own checks can be found; a missing one would fail each drill."""
+    given = getattr(settings, "BACKUPS", {})
+    value = given.get("DRILL_CHECKS", []) if isinstance(given, dict) else []
+    if not _is_drill_checks(value):
+        return []  # said by check_settings
+    names = [name for found in (value.values() if isinstance(value, dict) else [value]) for name in found]
+    found: list[CheckMessage] = []
+    for name in dict.fromkeys(names):
+        try:
+            find_site_check(name)
+        except Exception as exc:  # noqa: BLE001 - importing runs the site's code
+            found.append(
+                CheckWarning(
+                    f"The drill check {name!r} cannot be used: {type(exc).__name__}: {exc}",
+                    hint="Give dotted names of callables in BACKUPS['DRILL_CHECKS'].",
+                    id="backups.W040",
+                )
+            )
+    return found

@@ -53,6 +53,21 @@ DEFAULTS: dict[str, Any] = {
     "WEBHOOK_URLS": None,
     # A dead man's switch: called after each backup, with /fail after each failure. Secret as well.
     "HEARTBEAT_URL": None,
+    # Which backups `prune` keeps, unless a database says otherwise: {"keep_last": 7, …}. Without any: all of them.
+    "RETENTION": {},
+    # How long the backup that was made before a restore is kept, and the files of a failed backup.
+    "SAFETY_DAYS": 30,
+    "FAILED_DAYS": 30,
+    # Each copy is read again and proven after this time, by `verify --due` and schedules.
+    "VERIFY_DAYS": 30,
+    # How many stored bytes that reads per day (UTC); None means no limit.
+    "SCRUB_BYTES_PER_DAY": 50_000_000_000,
+    # A drill that passed must not be older than this. None: drills are not asked for.
+    "DRILL_DAYS": None,
+    # What a restored database must answer in a drill: dotted names of callables, as a list, or per database name.
+    "DRILL_CHECKS": [],
+    # Longest time for one of them.
+    "DRILL_CHECK_SECONDS": 60,
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -24,10 +24,9 @@ LOCAL = "local"
 class LocalDestination:
     """A folder on this host."""
 
-    name = LOCAL
-
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, name: str = LOCAL) -> None:
         self._root = root
+        self.name = name
 
     def store(self, source: Path, name: str) -> None:
         """Publish the synced file ``source`` as ``name``: durable and whole when this returns.
@@ -115,12 +114,17 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
+_DESTINATIONS: dict[str, Callable[[], LocalDestination]] = {
+    LOCAL: lambda: LocalDestination(conf.archives_folder()),
+}
+
+
 def get_destination(name: str) -> LocalDestination:
     """The destination of this name.
 
     Raises:
         RefusedError: it is not configured.
     """
-    if name == LOCAL:
-        return LocalDestination(conf.archives_folder())
+    if name in _DESTINATIONS:
+        return _DESTINATIONS[name]()
     raise RefusedError(f"There is no destination {name!r}.", "Configure it, or remove its copies from the catalogue.")

@@ -10,6 +10,7 @@ from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
 from .services.notifications.trial import Trial
+from .services.prune import Judged
 from .services.status import Health
 
 Document = dict[str, Any]
@@ -42,6 +43,9 @@ def backup_document(backup: Backup) -> Document:
             {"destination": copy.destination, "name": copy.name, "state": copy.state} for copy in backup.copies.all()
         ],
         "held": backup.is_held,
+        "held_by": backup.held_by_name or None,
+        "pruned_at": _time(backup.pruned_at),
+        "prune_reason": backup.prune_reason or None,
         "note": backup.note,
         "failure": backup.failure_code or None,
         "reason": backup.reason or None,
@@ -64,6 +68,23 @@ def verification_document(verification: Verification) -> Document:
         "checks": verification.checks,
         "started_at": _time(verification.started_at),
         "finished_at": _time(verification.finished_at),
+        "recovery_seconds": verification.recovery_seconds,
+        "data_age_seconds": verification.data_age_seconds,
+    }
+
+
+def judged_document(judged: Judged) -> Document:
+    """What retention decided about a backup, and why."""
+    backup = judged.backup
+    return {
+        "id": backup.pk,
+        "database": backup.database.name,
+        "created_at": _time(backup.created_at),
+        "taken_at": _time(backup.taken_at),
+        "trigger": backup.trigger,
+        "archive_bytes": backup.archive_bytes,
+        "held": backup.is_held,
+        "reason": judged.decision.reason,
     }
 
 
@@ -86,6 +107,7 @@ def database_document(database: Database) -> Document:
         "identity": database.identity,
         "required_tables": database.required_tables,
         "freshness_hours": database.freshness_hours,
+        "retention": {name: getattr(database, name) for name in Database.KEEP_FIELDS},
     }
 
 
@@ -198,6 +220,9 @@ def health_document(health: Health) -> Document:
                 "age_seconds": None if (age := each.age(now=health.checked_at)) is None else int(age.total_seconds()),
                 "limit_seconds": int(each.limit.total_seconds()),
                 "last_attempt": each.last_attempt.state if each.last_attempt else None,
+                "last_drill_at": _time(each.last_drill.finished_at if each.last_drill else None),
+                "last_drill_verdict": each.last_drill.verdict if each.last_drill else None,
+                "recovery_seconds": each.last_drill.recovery_seconds if each.last_drill else None,
             }
             for each in health.databases
         ],

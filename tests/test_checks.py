@@ -128,6 +128,22 @@ def test_settings_that_are_no_dict_are_an_error(settings: Settings, given: objec
         ("ZSTD_LEVEL", 20),
         ("ZSTD_WORKERS", -1),
         ("ZSTD_WORKERS", "2"),
+        ("RETENTION", [7]),
+        ("RETENTION", {"last": 7}),
+        ("RETENTION", {"keep_last": -1}),
+        ("RETENTION", {"keep_last": True}),
+        ("RETENTION", {"keep_last": 1e9}),
+        ("SAFETY_DAYS", -1),
+        ("FAILED_DAYS", "30"),
+        ("VERIFY_DAYS", 0),
+        ("SCRUB_BYTES_PER_DAY", 0),
+        ("SCRUB_BYTES_PER_DAY", 1.5),
+        ("DRILL_DAYS", 0),
+        ("DRILL_CHECKS", "shop.drills.check"),
+        ("DRILL_CHECKS", ["check"]),
+        ("DRILL_CHECKS", {"default": "shop.drills.check"}),
+        ("DRILL_CHECKS", {1: []}),
+        ("DRILL_CHECK_SECONDS", 0),
         ("NOTIFY_EMAILS", "ops@x.example"),
         ("NOTIFY_EMAILS", ["ops"]),
         ("NOTIFY_EMAILS", ["a@x.example\nBcc: b@x.example"]),
@@ -159,6 +175,14 @@ def test_a_value_that_cannot_be_used_is_an_error(settings: Settings, name: str, 
         ("STOP_SECONDS", 0),
         ("INTEGRITY_CHECK_MAX_BYTES", 0),
         ("ZSTD_LEVEL", 19),
+        ("RETENTION", {}),
+        ("RETENTION", {"keep_last": 0, "keep_within_days": 90}),
+        ("SAFETY_DAYS", 0),
+        ("VERIFY_DAYS", 0.5),
+        ("SCRUB_BYTES_PER_DAY", None),
+        ("DRILL_DAYS", 30),
+        ("DRILL_CHECKS", ["backups_app.drills.examples.somebody_can_administer"]),
+        ("DRILL_CHECKS", {"default": ("backups_app.drills.examples.migrations_are_recorded",)}),
         ("ZSTD_WORKERS", 0),
         ("NOTIFY_EMAILS", ["ops@x.example"]),
         ("NOTIFY_EMAILS", None),
@@ -198,6 +222,13 @@ def test_every_setting_has_a_rule_and_every_default_is_usable(settings: Settings
     assert set(checks._RULES) == set(DEFAULTS)
     settings.BACKUPS = {**DEFAULTS, "HOME": settings.BACKUPS["HOME"]}
     assert ids() == set()
+
+
+@pytest.mark.parametrize("name", ["no.such.module", "backups_app.drills.examples.nothing", "backups_app.drills"])
+def test_a_drill_check_that_cannot_be_called_is_named(settings: Settings, name: str):
+    settings.BACKUPS = {**settings.BACKUPS, "DRILL_CHECKS": [name]}
+    assert ids() == {"backups.W040"}
+    assert repr(name) in found()["backups.W040"].msg
 
 
 def test_an_unknown_key_gets_a_suggestion(settings: Settings):

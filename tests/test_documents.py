@@ -124,6 +124,7 @@ def test_a_database_says_where_it_lies(shop: Database, shop_file: Path):
         "identity": shop.identity,
         "required_tables": [],
         "freshness_hours": None,
+        "retention": dict.fromkeys(Database.KEEP_FIELDS),
     }
 
 

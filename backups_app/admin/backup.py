@@ -20,7 +20,9 @@ from ..core.errors import BackupError
 from ..models import Backup, Copy, Job, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
+from ..services.hold import hold_backup, release_backup
 from ..services.jobs import ask_verify
+from ..services.prune import is_held_by_hand
 from ..services.restores import request_restore
 from ..services.restores.guards import GuardError
 from . import display
@@ -29,7 +31,7 @@ from .base import EvidenceAdmin, without_jobs
 from .request import RequestForm
 
 _JOBS_SHOWN = 10
-_LEVELS = {Verification.Level.QUICK, Verification.Level.FULL}
+_LEVELS = {Verification.Level.QUICK, Verification.Level.FULL, Verification.Level.DRILL}
 
 
 @admin.register(Backup)
@@ -62,6 +64,9 @@ class BackupAdmin(EvidenceAdmin):
                     "taken_at",
                     "finished_at",
                     "pinned_seconds",
+                    "is_held",
+                    "held_by_name",
+                    "pruned_at",
                     "remarks_list",
                     "sha256",
                     "archive_sha256",
@@ -118,6 +123,8 @@ class BackupAdmin(EvidenceAdmin):
             )
         if backup.state == Backup.State.RUNNING:
             return _("The backup is being made.")
+        if backup.is_gone:
+            return _("Its archive was deleted: %(reason)s. The record stays.") % {"reason": backup.prune_reason}
         return format_html("{}<br>{}", backup.reason, backup.hint)
 
     @admin.display(description=gettext_lazy("database"))
@@ -160,7 +167,7 @@ class BackupAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("recovery without this app"))
     def recovery(self, backup: Backup) -> SafeString | str:
         """The command that gives the database back with stock tools."""
-        if not backup.archive_sha256:
+        if not backup.archive_sha256 or backup.is_gone:
             return display.DASH
         name = backup.archive_name.rsplit("/", 1)[-1]
         return format_html('<code class="walsafe-command">zstd -d {} -o recovered.sqlite3</code>', name)
@@ -185,7 +192,7 @@ class BackupAdmin(EvidenceAdmin):
     # Verify
 
     def get_urls(self) -> list[URLPattern]:
-        """The stock pages, the confirmation of *Verify*, and the form of *Request restore*."""
+        """The stock pages, the confirmations of *Verify* and *Hold*, and the form of *Request restore*."""
         verify = self.own_path(
             "<str:backup_id>/verify/", self.verify_view, permission="verify_backup", name="backups_app_backup_verify"
         )
@@ -195,7 +202,10 @@ class BackupAdmin(EvidenceAdmin):
             permission="request_restore",
             name="backups_app_backup_restore",
         )
-        return [verify, restore, *super().get_urls()]
+        hold = self.own_path(
+            "<str:backup_id>/hold/", self.hold_view, permission="hold_backup", name="backups_app_backup_hold"
+        )
+        return [verify, restore, hold, *super().get_urls()]
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -204,20 +214,22 @@ class BackupAdmin(EvidenceAdmin):
         may = {
             "can_verify": request.user.has_perm("backups_app.verify_backup"),
             "can_restore": request.user.has_perm("backups_app.request_restore"),
+            "can_hold": request.user.has_perm("backups_app.hold_backup"),
+            "is_held_by_hand": self._is_held(object_id),
         }
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
 
     def verify_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET shows what will happen, POST asks for it."""
         backup = self._backup(request, backup_id)
-        has_copies = backup.copies.exclude(state=Copy.State.PENDING).exists()
+        has_copies = backup.copies.filter(state__in=Copy.STORED_STATES).exists()
         if request.method == "POST" and not has_copies:
             messages.error(request, _("This backup has no stored copy, so there is nothing to verify."))
             return HttpResponseRedirect(display.page_url("backup", backup.pk))
         if request.method == "POST":
             if request.POST.get("level") in _LEVELS:
                 return self._verify(request, backup, level=request.POST["level"])
-            messages.error(request, _("Choose how deep to look: quick or full."))
+            messages.error(request, _("Choose how deep to look: quick, full or drill."))
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -246,6 +258,36 @@ class BackupAdmin(EvidenceAdmin):
             messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
             return HttpResponseRedirect(page)
         return lead_to(request, jobs, asked_at=asked_at, otherwise=page)
+
+    # Hold and release
+
+    def _is_held(self, backup_id: str) -> bool:
+        backup = Backup.objects.defer("census", "remarks").filter(pk=backup_id).first()
+        return backup is not None and is_held_by_hand(backup)
+
+    def hold_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
+        """GET shows what will happen, POST does it."""
+        backup = self._backup(request, backup_id)
+        page = display.page_url("backup", backup.pk)
+        if request.method == "POST":
+            act = release_backup if request.POST.get("verb") == "release" else hold_backup
+            try:
+                held = act(backup, actor=Actor.of(request.user)).is_held
+            except BackupError as exc:
+                messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            else:
+                messages.success(request, _("The backup is held.") if held else _("The backup is released."))
+            return HttpResponseRedirect(page)
+        is_held = is_held_by_hand(backup)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "title": _("Release backup") if is_held else _("Hold backup"),
+            "backup": backup,
+            "verb": "release" if is_held else "hold",
+        }
+        return TemplateResponse(request, "admin/backups_app/confirm_hold.html", context)
 
     # Request restore
 
@@ -282,6 +324,10 @@ class BackupAdmin(EvidenceAdmin):
         return TemplateResponse(request, "admin/backups_app/request_restore.html", context)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Backup]:
-        """All backups; the large census only where it is shown."""
+        """All backups; in the list without the large census, and without those that were pruned unless asked for."""
         queryset = super().get_queryset(request)
-        return queryset.defer("census", "remarks") if self.is_list(request) else queryset
+        if not self.is_list(request):
+            return queryset
+        if not any(name.startswith("state") for name in request.GET):
+            queryset = queryset.exclude(state__in=Backup.GONE_STATES)
+        return queryset.defer("census", "remarks")

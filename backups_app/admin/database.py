@@ -8,7 +8,14 @@ from django import forms
 from django.contrib import admin, messages
 from django.db.models import Model, OuterRef, QuerySet, Subquery
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+)
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, reverse
 from django.utils import timezone
@@ -21,11 +28,12 @@ from ..core.errors import BackupError
 from ..models import Backup, Database, Job
 from ..services.audit import Actor
 from ..services.databases import change_policy, sync_databases
-from ..services.jobs import ask_create
+from ..services.jobs import ask_create, ask_prune
 from ..services.status import freshness_limit
 from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to
 from .base import CatalogAdmin, without_jobs
+from .retention import MOST, SimulationForm, refuse_empty_policy, simulation
 
 _MAX_FRESHNESS_HOURS = 10 * 366 * 24
 _JOBS_SHOWN = 5
@@ -44,7 +52,7 @@ class PolicyForm(ModelForm):
 
     class Meta:
         model = Database
-        fields = ["required_tables", "freshness_hours"]
+        fields = ["required_tables", "freshness_hours", *Database.KEEP_FIELDS]
         field_classes = {"required_tables": TableNamesField}
         widgets = {"required_tables": forms.Textarea(attrs={"rows": 3, "cols": 60})}
 
@@ -67,6 +75,20 @@ class PolicyForm(ModelForm):
                 _("Give 1 to %(most)d hours, or leave it empty.") % {"most": _MAX_FRESHNESS_HOURS}
             )
         return given
+
+    @property
+    def rules(self) -> dict[str, int | None]:
+        """The rules of retention that were given."""
+        return {name: self.cleaned_data[name] for name in Database.KEEP_FIELDS if name in self.cleaned_data}
+
+    def clean(self) -> dict[str, Any]:
+        """Rules that mean something together."""
+        found: dict[str, Any] = super().clean() or {}
+        for name, number in self.rules.items():
+            if number is not None and number > MOST:
+                self.add_error(name, _("Give 0 to %(most)d, or leave it empty.") % {"most": MOST})
+        refuse_empty_policy(self.instance, self.rules)
+        return found
 
 
 @admin.register(Database)
@@ -93,6 +115,15 @@ class DatabaseAdmin(CatalogAdmin):
     fieldsets = [
         (None, {"fields": ["health", "last_verified", "rows", "size", "path"]}),
         (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours"]}),
+        (
+            gettext_lazy("Retention"),
+            {
+                "fields": list(Database.KEEP_FIELDS),
+                "description": gettext_lazy(
+                    "What pruning keeps. Empty: as in the setting RETENTION. Without any rule everything is kept."
+                ),
+            },
+        ),
         (gettext_lazy("Rows in the last verified backup"), {"fields": ["tables"]}),
         (gettext_lazy("Latest jobs"), {"fields": ["jobs"]}),
         (gettext_lazy("Identity"), {"fields": ["alias", "identity", "added_at"]}),
@@ -129,6 +160,7 @@ class DatabaseAdmin(CatalogAdmin):
             obj,
             required_tables=form.cleaned_data["required_tables"],
             freshness_hours=form.cleaned_data["freshness_hours"],
+            retention=form.rules,
             actor=Actor.of(request.user),
         )
 
@@ -177,11 +209,20 @@ class DatabaseAdmin(CatalogAdmin):
     # Back up now
 
     def get_urls(self) -> list[URLPattern]:
-        """The stock pages and the confirmation of *Back up now*."""
+        """The stock pages, the confirmations of *Back up now* and *Prune*, and the simulator of retention."""
         own = self.own_path(
             "back-up-now/", self.back_up_view, permission="create_backup", name="backups_app_database_back_up"
         )
-        return [own, *super().get_urls()]
+        simulate = self.own_path(
+            "<int:database_id>/retention/",
+            self.simulate_view,
+            permission=("change_database", "prune_backup"),
+            name="backups_app_database_retention",
+        )
+        prune = self.own_path(
+            "<int:database_id>/prune/", self.prune_view, permission="prune_backup", name="backups_app_database_prune"
+        )
+        return [own, simulate, prune, *super().get_urls()]
 
     def has_create_permission(self, request: HttpRequest) -> bool:
         """Whether *Back up now* is offered."""
@@ -228,3 +269,59 @@ class DatabaseAdmin(CatalogAdmin):
     def _ask(self, request: HttpRequest, database: Database, *, note: str) -> Job:
         twin = asked_with_this_form(request, kind=Job.Kind.CREATE, database=database)
         return twin or ask_create(database, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN, note=note)
+
+    # Retention
+
+    def _one(self, database_id: int) -> Database:
+        database: Database | None = Database.objects.filter(pk=database_id).first() if database_id < 2**63 else None
+        if database is None:
+            raise Http404
+        return database
+
+    def simulate_view(self, request: HttpRequest, database_id: int) -> HttpResponseBase:
+        """What the rules in the address would keep and delete; without any, those of the policy. Changes nothing."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        database = self._one(database_id)
+        own = {name: getattr(database, name) for name in Database.KEEP_FIELDS}
+        is_given = any(name in request.GET for name in own)
+        form = SimulationForm(request.GET if is_given else None, initial=own)
+        is_usable = not is_given or form.is_valid()
+        rules = form.cleaned_data if is_given and is_usable else own
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "title": _("Simulate retention"),
+            "database": database,
+            "form": form,
+            "can_prune": request.user.has_perm("backups_app.prune_backup"),
+            "simulation": simulation(database, now=timezone.now(), rules=rules) if is_usable else None,
+        }
+        return TemplateResponse(request, "admin/backups_app/simulate_retention.html", context)
+
+    def prune_view(self, request: HttpRequest, database_id: int) -> HttpResponseBase:
+        """GET shows what would be deleted by the stored policy, POST asks for it."""
+        database = self._one(database_id)
+        if request.method == "POST":
+            return self._prune(request, database)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "title": _("Prune"),
+            "database": database,
+            "simulation": simulation(database, now=timezone.now()),
+            "opened": form_opened_at(),
+        }
+        return TemplateResponse(request, "admin/backups_app/confirm_prune.html", context)
+
+    def _prune(self, request: HttpRequest, database: Database) -> HttpResponseRedirect:
+        asked_at, page = timezone.now(), display.page_url("database", database.pk)
+        twin = asked_with_this_form(request, kind=Job.Kind.PRUNE, database=database)
+        try:
+            job = twin or ask_prune(database, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
+        except BackupError as exc:
+            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            return HttpResponseRedirect(page)
+        return lead_to(request, [job], asked_at=asked_at, otherwise=page)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
 from django.contrib import admin
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from ..documents import backup_document, verification_document
 from ..models import Verification
 from . import display
 from .base import EvidenceAdmin
@@ -29,7 +35,10 @@ class VerificationAdmin(EvidenceAdmin):
     fieldsets = [
         (None, {"fields": ["verdict_badge", "reason", "hint", "database", "backup_link", "destination", "level"]}),
         (gettext_lazy("Checks"), {"fields": ["evidence"]}),
-        (gettext_lazy("Details"), {"fields": ["started_at", "finished_at", "requested_by_name"]}),
+        (
+            gettext_lazy("Details"),
+            {"fields": ["started_at", "finished_at", "requested_by_name", "recovery_seconds", "data_age_seconds"]},
+        ),
     ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
@@ -67,3 +76,87 @@ class VerificationAdmin(EvidenceAdmin):
     def evidence(self, verification: Verification) -> SafeString | str:
         """Each check with its evidence."""
         return display.checks_table(verification.checks)
+
+    # The report of a drill
+
+    def get_urls(self) -> list[URLPattern]:
+        """The stock pages, and the report of a drill for people and for machines."""
+        report = self.own_path(
+            "<int:verification_id>/report/",
+            self.report_view,
+            permission="view_verification",
+            name="backups_app_verification_report",
+        )
+        evidence = self.own_path(
+            "<int:verification_id>/report.json",
+            self.report_json_view,
+            permission="view_verification",
+            name="backups_app_verification_report_json",
+        )
+        return [report, evidence, *super().get_urls()]
+
+    def _drill(self, verification_id: int) -> Verification:
+        drills = Verification.objects.select_related("backup__database").filter(level=Verification.Level.DRILL)
+        drill = drills.filter(pk=verification_id).first() if verification_id < 2**63 else None
+        if drill is None:
+            raise Http404
+        return drill
+
+    def report_view(self, request: HttpRequest, verification_id: int) -> HttpResponseBase:
+        """A page to print or to keep as PDF: what was restored, how long it took, what was checked."""
+        drill = self._drill(verification_id)
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "title": _("Restore drill of %(name)s") % {"name": drill.backup.database.name},
+            "drill": drill,
+            "facts": _facts(drill),
+            "checks": display.checks_table(drill.checks),
+            "tables": display.rows_table(drill.backup.tables),
+        }
+        return TemplateResponse(request, "admin/backups_app/drill_report.html", context)
+
+    def report_json_view(self, request: HttpRequest, verification_id: int) -> HttpResponseBase:
+        """The same evidence as `backup show --json` gives it."""
+        drill = self._drill(verification_id)
+        document = {"backup": backup_document(drill.backup), "verification": verification_document(drill)}
+        return JsonResponse(document, json_dumps_params={"indent": 2})
+
+
+def _facts(drill: Verification) -> list[tuple[str, Any]]:
+    """What a reader of the report wants to know first."""
+    backup = drill.backup
+    return [
+        (_("Verdict"), display.badge(drill.verdict, drill.get_verdict_display())),
+        (_("Recovery time"), _seconds(drill.recovery_seconds)),
+        (_("Age of the data"), display.duration(_length(drill.data_age_seconds))),
+        (_("Database"), backup.database.name),
+        (_("Backup"), backup.pk),
+        (_("Taken"), _moment(backup.taken_at)),
+        (_("Copy at"), drill.destination),
+        (_("Size"), display.size(backup.size_bytes)),
+        (_("Rows"), display.count(backup.row_count)),
+        (_("Drill began"), _moment(drill.started_at)),
+        (_("Drill ended"), _moment(drill.finished_at)),
+        (_("Asked for by"), drill.requested_by_name),
+        (_("SHA-256 of the database"), backup.sha256),
+        (_("SHA-256 of the archive"), backup.archive_sha256),
+        (_("SHA-256 of the manifest"), backup.manifest_sha256),
+    ]
+
+
+def _moment(moment: datetime | None) -> str:
+    """The exact time: a printed page has nothing to hover over."""
+    return display.DASH if moment is None else f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _length(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _seconds(seconds: float | None) -> str:
+    """Short times to the tenth of a second: most drills take less than a minute."""
+    if seconds is None or seconds >= 60:
+        return display.duration(_length(seconds))
+    return _("%(seconds).1f s") % {"seconds": seconds}

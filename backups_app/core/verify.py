@@ -2,7 +2,8 @@
 
 Levels. ``quick``: the stored bytes are there and have the digest that was proven. ``full``: they
 also decompress to the proven database, which is sound (``integrity_check``), and whose census
-and required tables are as they must be. ``creation`` is the proof taken when a backup is made.
+and required tables are as they must be. ``drill``: a restore to a new file, timed, with all checks of
+``full`` and the site's own. ``creation`` is the proof taken when a backup is made.
 """
 
 from __future__ import annotations
@@ -28,12 +29,15 @@ from .manifest import Manifest
 from .progress import Watch
 from .sqlite import open_snapshot
 
-Level = Literal["creation", "quick", "full"]
+Level = Literal["creation", "quick", "full", "drill"]
 Verdict = Literal["passed", "failed", "unreachable", "key_missing"]
 _MAX_LISTED = 10
 
 STORED_BYTES = "stored bytes"
 """Name of the check that the stored bytes are those that were written."""
+
+SITE_CHECK = "site check "
+"""What the names of the site's own checks begin with: they judge the data, not the copy of it."""
 
 
 @dataclass(frozen=True, kw_only=True)

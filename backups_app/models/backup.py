@@ -35,6 +35,11 @@ class Backup(models.Model):
         VERIFIED = "verified", _("verified")
         FAILED = "failed", _("failed")
         CANCELLED = "cancelled", _("cancelled")
+        PRUNING = "pruning", _("being pruned")
+        PRUNED = "pruned", _("pruned")
+
+    GONE_STATES = (State.PRUNING, State.PRUNED)
+    """Its files are gone, or going: it can be neither verified nor restored, and stays as a record."""
 
     class Trigger(models.TextChoices):
         COMMAND = "command", _("command line")
@@ -60,6 +65,9 @@ class Backup(models.Model):
     requested_by_name = models.CharField(_("requested by"), max_length=200, blank=True)
     note = models.TextField(_("note"), blank=True)
     is_held = models.BooleanField(_("held"), default=False)
+    held_by_name = models.CharField(
+        _("held by"), max_length=200, blank=True, help_text=_("Empty for a safety backup that nobody held by hand.")
+    )
 
     created_at = models.DateTimeField(_("created"), default=timezone.now)
     taken_at = models.DateTimeField(
@@ -85,6 +93,12 @@ class Backup(models.Model):
     census = models.JSONField(_("census"), null=True, blank=True)
     row_count = models.BigIntegerField(_("rows"), null=True, blank=True)
     remarks = models.JSONField(_("remarks"), default=list, blank=True)
+
+    pruning_at = models.DateTimeField(
+        _("marked for pruning"), null=True, blank=True, help_text=_("From then on its files are removed.")
+    )
+    pruned_at = models.DateTimeField(_("pruned"), null=True, blank=True)
+    prune_reason = models.TextField(_("why it was pruned"), blank=True)
     pinned_seconds = models.FloatField(_("snapshot time (s)"), null=True, blank=True)
 
     class Meta:
@@ -96,6 +110,8 @@ class Backup(models.Model):
             ("create_backup", "Can create backups"),
             ("verify_backup", "Can verify backups"),
             ("download_backup", "Can download backups"),
+            ("prune_backup", "Can prune backups"),
+            ("hold_backup", "Can hold and release backups"),
         ]
         indexes: ClassVar = [
             models.Index(fields=["database", "-created_at"], name="backup_by_database"),
@@ -104,7 +120,8 @@ class Backup(models.Model):
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
-                condition=Q(state__in=["running", "verified", "failed", "cancelled"]), name="backup_state_is_known"
+                condition=Q(state__in=["running", "verified", "failed", "cancelled", "pruning", "pruned"]),
+                name="backup_state_is_known",
             ),
             models.CheckConstraint(
                 condition=Q(state="running", finished_at=None) | (~Q(state="running") & Q(finished_at__isnull=False)),
@@ -128,6 +145,18 @@ class Backup(models.Model):
             models.CheckConstraint(
                 condition=~Q(state__in=["failed", "cancelled"]) | ~Q(reason=""), name="backup_failure_has_a_reason"
             ),
+            # What is held has its files, and what has lost them says when and why.
+            models.CheckConstraint(
+                condition=(
+                    Q(state__in=["pruning", "pruned"], is_held=False, pruning_at__isnull=False) & ~Q(prune_reason="")
+                )
+                | (~Q(state__in=["pruning", "pruned"]) & Q(pruning_at=None)),
+                name="backup_is_pruned_for_a_reason",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="pruned", pruned_at__isnull=False) | (~Q(state="pruned") & Q(pruned_at=None)),
+                name="backup_is_pruned_at_a_time",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -137,6 +166,11 @@ class Backup(models.Model):
     def tables(self) -> dict[str, int]:
         """Rows per table, as counted in the source."""
         return dict(self.census["tables"]) if self.census else {}
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its files were removed, or are being removed."""
+        return self.state in self.GONE_STATES
 
 
 class Copy(models.Model):
@@ -148,6 +182,11 @@ class Copy(models.Model):
         FAILED = "failed", _("failed")
         UNREACHABLE = "unreachable", _("unreachable")
         KEY_MISSING = "key_missing", _("key missing")
+        REPAIRING = "repairing", _("being repaired")
+        PRUNED = "pruned", _("pruned")
+
+    STORED_STATES = (State.VERIFIED, State.FAILED, State.UNREACHABLE, State.KEY_MISSING)
+    """There is an archive to look at, or was when somebody looked last."""
 
     backup = models.ForeignKey(Backup, on_delete=models.CASCADE, related_name="copies", verbose_name=_("backup"))
     destination = models.CharField(_("destination"), max_length=100)
@@ -166,7 +205,9 @@ class Copy(models.Model):
             models.UniqueConstraint(fields=["backup", "destination"], name="copy_is_one_per_destination"),
             models.UniqueConstraint(fields=["destination", "name"], name="copy_name_is_never_reused"),
             models.CheckConstraint(
-                condition=Q(state__in=["pending", "verified", "failed", "unreachable", "key_missing"]),
+                condition=Q(
+                    state__in=["pending", "verified", "failed", "unreachable", "key_missing", "repairing", "pruned"]
+                ),
                 name="copy_state_is_known",
             ),
             models.CheckConstraint(

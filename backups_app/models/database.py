@@ -38,7 +38,49 @@ class Database(models.Model):
         blank=True,
         help_text=_("Oldest acceptable verified backup. Empty: the setting FRESHNESS_HOURS."),
     )
+    keep_last = models.PositiveIntegerField(_("keep the last"), null=True, blank=True, help_text=_("Backups."))
+    keep_hourly = models.PositiveIntegerField(
+        _("keep hourly"),
+        null=True,
+        blank=True,
+        help_text=_("The newest of each hour, for this many hours with backups."),
+    )
+    keep_daily = models.PositiveIntegerField(
+        _("keep daily"), null=True, blank=True, help_text=_("The newest of each day, for this many days with backups.")
+    )
+    keep_weekly = models.PositiveIntegerField(
+        _("keep weekly"),
+        null=True,
+        blank=True,
+        help_text=_("The newest of each week, for this many weeks with backups."),
+    )
+    keep_monthly = models.PositiveIntegerField(
+        _("keep monthly"),
+        null=True,
+        blank=True,
+        help_text=_("The newest of each month, for this many months with backups."),
+    )
+    keep_yearly = models.PositiveIntegerField(
+        _("keep yearly"),
+        null=True,
+        blank=True,
+        help_text=_("The newest of each year, for this many years with backups."),
+    )
+    keep_within_days = models.PositiveIntegerField(
+        _("keep all within (days)"), null=True, blank=True, help_text=_("Every backup that is not older.")
+    )
     added_at = models.DateTimeField(_("added"), default=timezone.now, editable=False)
+
+    KEEP_FIELDS = (
+        "keep_last",
+        "keep_hourly",
+        "keep_daily",
+        "keep_weekly",
+        "keep_monthly",
+        "keep_yearly",
+        "keep_within_days",
+    )
+    """The rules of retention. Null: as in the setting RETENTION."""
 
     class Meta:
         verbose_name = _("database")

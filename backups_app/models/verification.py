@@ -18,6 +18,10 @@ class Verification(models.Model):
         CREATION = "creation", _("at creation")
         QUICK = "quick", _("quick")
         FULL = "full", _("full")
+        DRILL = "drill", _("drill")
+
+    DEEP_LEVELS = (Level.CREATION, Level.FULL, Level.DRILL)
+    """Levels that read the content, not only the stored bytes."""
 
     Verdict = Verdict
 
@@ -43,6 +47,15 @@ class Verification(models.Model):
     finished_at = models.DateTimeField(_("finished"))
     requested_by_id = models.CharField(_("requested by (user id)"), max_length=64, blank=True)
     requested_by_name = models.CharField(_("requested by"), max_length=200, blank=True)
+    recovery_seconds = models.FloatField(
+        _("recovery time (s)"),
+        null=True,
+        blank=True,
+        help_text=_("From the start of a drill to a usable database file."),
+    )
+    data_age_seconds = models.FloatField(
+        _("age of the data (s)"), null=True, blank=True, help_text=_("How old the data was when the drill started.")
+    )
 
     class Meta:
         verbose_name = _("verification")
@@ -56,6 +69,12 @@ class Verification(models.Model):
                 name="verification_verdict_is_known",
             ),
             models.CheckConstraint(condition=Q(finished_at__gte=F("started_at")), name="verification_ends_after_start"),
+            # A drill that passed has measured what it is for.
+            models.CheckConstraint(
+                condition=~Q(level="drill", verdict="passed")
+                | Q(recovery_seconds__isnull=False, data_age_seconds__isnull=False),
+                name="verification_drill_is_timed",
+            ),
             models.CheckConstraint(
                 condition=Q(verdict="passed", reason="") | (~Q(verdict="passed") & ~Q(reason="")),
                 name="verification_says_why_it_did_not_pass",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..core.errors import NotFoundError, VerificationError
+from django.db.models import QuerySet
+
+from ..core.errors import NotFoundError, RefusedError, VerificationError
 from ..models import Backup, Copy
 
 Result = TypeVar("Result")
@@ -15,10 +17,11 @@ def from_first_good_copy(backup: Backup, use: Callable[[Copy], Result]) -> Resul
     """What ``use`` gives for the first stored copy that it can trust; verified copies are tried first.
 
     Raises:
-        NotFoundError: there is no stored copy. VerificationError: what ``use`` said of the first
-            copy, when it trusts none. Whatever else ``use`` raises.
+        NotFoundError: there is no stored copy. RefusedError: it was pruned. VerificationError: what
+            ``use`` said of the first copy, when it trusts none. Whatever else ``use`` raises.
     """
-    copies = sorted(backup.copies.exclude(state=Copy.State.PENDING), key=lambda copy: copy.state != Copy.State.VERIFIED)
+    refuse_pruned(backup)
+    copies = sorted(stored_copies(backup), key=lambda copy: copy.state != Copy.State.VERIFIED)
     if not copies:
         raise NotFoundError(f"Backup {backup.pk} has no stored copy.", "Choose another backup.")
     problems: list[VerificationError] = []
@@ -34,9 +37,30 @@ def require_copies(backup: Backup) -> list[Copy]:
     """The stored copies of a backup.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is none. RefusedError: they were pruned.
     """
-    copies = list(backup.copies.exclude(state=Copy.State.PENDING))
+    refuse_pruned(backup)
+    copies = list(stored_copies(backup))
     if not copies:
         raise NotFoundError(f"Backup {backup.pk} has no stored copy.", "It failed before an archive was stored.")
     return copies
+
+
+def stored_copies(backup: Backup) -> QuerySet[Copy]:
+    """The copies that can be looked at."""
+    return backup.copies.filter(state__in=Copy.STORED_STATES)
+
+
+def refuse_pruned(backup: Backup) -> None:
+    """Refuse a backup whose files were removed by retention, or are being removed.
+
+    Raises:
+        RefusedError: with the day and the reason.
+    """
+    if not backup.is_gone:
+        return
+    day = f" on {backup.pruning_at:%Y-%m-%d}" if backup.pruning_at else ""
+    raise RefusedError(
+        f"Backup {backup.pk} was pruned{day} ({backup.prune_reason}): its archive is gone.",
+        "Choose another backup: `manage.py backup list`.",
+    )

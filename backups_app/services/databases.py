@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -195,13 +196,33 @@ def _is_same_file(first: Path, second: Path) -> bool:
         return False
 
 
-def change_policy(database: Database, *, required_tables: list[str], freshness_hours: int | None, actor: Actor) -> None:
-    """Change what is asked of a database's backups from now on, and record the change."""
+def change_policy(
+    database: Database,
+    *,
+    required_tables: list[str],
+    freshness_hours: int | None,
+    retention: Mapping[str, int | None] | None = None,
+    actor: Actor,
+) -> None:
+    """Change what is asked of a database's backups from now on, and record the change.
+
+    ``retention`` maps rules (:attr:`.Database.KEEP_FIELDS`) to their numbers; rules that it leaves
+    out stay as they are.
+    """
+    rules = {name: number for name, number in (retention or {}).items() if name in Database.KEEP_FIELDS}
     with transaction.atomic(using=conf.CATALOG_ALIAS):
-        Database.objects.filter(pk=database.pk).update(required_tables=required_tables, freshness_hours=freshness_hours)
+        Database.objects.filter(pk=database.pk).update(
+            required_tables=required_tables, freshness_hours=freshness_hours, **rules
+        )
         audit.record(
             "change-policy",
             actor=actor,
             database_name=database.name,
-            detail=f"required tables {required_tables}, freshness limit {freshness_hours or 'as in the settings'}",
+            detail=f"required tables {required_tables}, freshness limit {freshness_hours or 'as in the settings'}"
+            + _rules_text(rules),
         )
+
+
+def _rules_text(rules: Mapping[str, int | None]) -> str:
+    given = [f"{name} {'as in the settings' if number is None else number}" for name, number in rules.items()]
+    return f"; {', '.join(given)}" if given else ""

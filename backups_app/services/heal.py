@@ -16,6 +16,7 @@ from ..models import AuditEvent, Backup
 from . import audit
 from .audit import Actor
 from .names import manifest_name
+from .removal import finish_removal
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +24,14 @@ logger = logging.getLogger(__name__)
 def heal_interrupted() -> list[Backup]:
     """Mark the backups of dead processes as failed and remove what they left; returns them.
 
+    Backups that were marked for pruning lose the rest of their files. Doing that twice at once is
+    harmless, so nobody has to know whether the process that marked them lives.
+
     A living process holds the lock of its scratch folder until its row is final, so a row that
     is still ``running`` without that lock has nobody who could finish it.
     """
     healed = [backup for backup in _running() if _is_orphaned(backup) and _heal(backup)]
+    _finish_pruning()
     try:
         sweep_scratch(conf.scratch_folder())
         get_destination(LOCAL).sweep()
@@ -38,6 +43,14 @@ def heal_interrupted() -> list[Backup]:
 
 def _running() -> QuerySet[Backup]:
     return Backup.objects.filter(state=Backup.State.RUNNING).select_related("database")
+
+
+def _finish_pruning() -> None:
+    for backup in Backup.objects.filter(state=Backup.State.PRUNING).select_related("database"):
+        try:
+            finish_removal(backup, actor=Actor.system())
+        except BackupError as exc:
+            logger.error("A pruned backup still has files: %s", exc)  # noqa: TRY400 - no traceback
 
 
 def _is_orphaned(backup: Backup) -> bool:

@@ -31,6 +31,12 @@ def archive_name(database: str, *, created_at: datetime, backup_id: str) -> str:
     return f"{name}/{moment:%Y}/{name}-{moment:%Y%m%dT%H%M%SZ}-{backup_id}{archives.SUFFIX}"
 
 
+def stored_names(archive: str) -> tuple[str, ...]:
+    """Everything that is stored for one copy: the archive, its manifest, and the manifest's signature."""
+    manifest = manifest_name(archive)
+    return archive, manifest, manifest.removesuffix(".json") + ".sig"
+
+
 def manifest_name(archive: str) -> str:
     """The manifest stored beside an archive."""
     return archive.removesuffix(archives.SUFFIX) + manifests.SUFFIX

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from .. import conf
 from ..core.sqlite import has_wal_reset_bug
-from ..models import Backup, Database
+from ..models import Backup, Database, Verification
 from ..models.backup import Verdict
 from .databases import databases_under_care
 from .hosts import silent_hosts
@@ -42,6 +42,8 @@ class DatabaseHealth:
     last_attempt: Backup | None
     limit: timedelta
     problems: list[Problem]
+    last_drill: Verification | None = None
+    """The newest drill of any of its backups."""
 
     def age(self, *, now: datetime) -> timedelta | None:
         """Age of the data in the last verified backup."""
@@ -155,10 +157,36 @@ def _check_database(database: Database, *, now: datetime) -> DatabaseHealth:
         )
     if last_attempt is not None and last_attempt.state == Backup.State.FAILED:
         report("last_run_failed", f"The last backup failed: {last_attempt.reason}", last_attempt.hint or create)
+    last_drill = (
+        Verification.objects.filter(backup__database=database, level=Verification.Level.DRILL)
+        .order_by("-finished_at", "-pk")
+        .first()
+    )
+    problems += _check_drill(database, last_drill, now=now)
     return DatabaseHealth(
         database=database,
+        last_drill=last_drill,
         last_verified=last_verified,
         last_attempt=last_attempt,
         limit=limit,
         problems=problems,
     )
+
+
+def _check_drill(database: Database, last: Verification | None, *, now: datetime) -> list[Problem]:
+    """What is wrong with the drills: the last one failed, or one is missing for too long."""
+    if last is not None and last.verdict != Verdict.PASSED:
+        message = f"The last drill did not pass: {last.reason}"
+        return [Problem(code="drill_failed", database=database.name, message=message, hint=last.hint or _DRILL)]
+    days = conf.get("DRILL_DAYS")
+    if days is None or (last is not None and now - last.finished_at <= timedelta(days=float(days))):
+        return []
+    if last is None:
+        message = "No restore was ever rehearsed."
+    else:
+        age = (now - last.finished_at).total_seconds() / 86_400
+        message = f"The last drill was {age:.1f} days ago; the limit is {days:g} days."
+    return [Problem(code="drill_too_old", database=database.name, message=message, hint=_DRILL)]
+
+
+_DRILL = "Run `manage.py backup verify ID --level drill`, or add a schedule of the kind drill."

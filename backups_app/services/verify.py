@@ -16,7 +16,16 @@ from ..core.errors import KeyMissingError, VerificationError
 from ..core.files import scratch_folder
 from ..core.manifest import Manifest
 from ..core.progress import ProgressCallback, Watch
-from ..core.verify import STORED_BYTES, Check, failures, reason_of, verdict_for, verify_full, verify_quick
+from ..core.verify import (
+    SITE_CHECK,
+    STORED_BYTES,
+    Check,
+    failures,
+    reason_of,
+    verdict_for,
+    verify_full,
+    verify_quick,
+)
 from ..destinations import get_destination
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Job, Verification
@@ -25,12 +34,11 @@ from . import audit
 from .audit import Actor
 from .copies import require_copies
 from .databases import required_tables
+from .drill import Rehearsal, rehearse
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .names import manifest_name
-
-_DEEP_LEVELS = (Verification.Level.CREATION, Verification.Level.FULL)
 
 
 def verify_backup(
@@ -75,7 +83,7 @@ def verify_claimed_backup(
 ) -> list[Verification]:
     """:func:`verify_backup` for the owner of ``job``."""
     copies = require_copies(backup)
-    return [_verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch) for copy in copies]
+    return [verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch) for copy in copies]
 
 
 def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
@@ -95,15 +103,18 @@ def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
     return Manifest.from_bytes(content)
 
 
-def _verify_copy(
-    backup: Backup, copy: Copy, *, level: str, actor: Actor, job: Job | None, watch: Watch
-) -> Verification:
+def verify_copy(backup: Backup, copy: Copy, *, level: str, actor: Actor, job: Job | None, watch: Watch) -> Verification:
+    """Verify one stored copy, and record the verdict; for the owner of ``job``.
+
+    Raises: as :func:`verify_backup`.
+    """
     started_at = timezone.now()
+    rehearsal = Rehearsal(taken_at=backup.taken_at, started_at=started_at)
     checks: list[Check] = []
     verdict, reason, hint = str(Verdict.PASSED), "", ""
     try:
         with scratch_folder(conf.scratch_folder(), f"verify-{uuid.uuid4().hex}") as scratch:
-            _check_copy(backup, copy, checks, level=level, scratch=scratch, watch=watch)
+            _check_copy(backup, copy, checks, level=level, rehearsal=rehearsal, scratch=scratch, watch=watch)
         if failures(checks):
             verdict, reason = Verdict.FAILED, reason_of(checks)
             hint = "Use another copy, or an older verified backup; then look at the disk of this destination."
@@ -122,6 +133,8 @@ def _verify_copy(
         requested_by_id=actor.id,
         requested_by_name=actor.name,
         job=job,
+        recovery_seconds=rehearsal.recovery_seconds,
+        data_age_seconds=rehearsal.data_age_seconds if level == Verification.Level.DRILL else None,
     )
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         verification.save()
@@ -137,8 +150,18 @@ def _verify_copy(
     return verification
 
 
-def _check_copy(backup: Backup, copy: Copy, checks: list[Check], *, level: str, scratch: Path, watch: Watch) -> None:
+def _check_copy(
+    backup: Backup,
+    copy: Copy,
+    checks: list[Check],
+    *,
+    level: str,
+    rehearsal: Rehearsal,
+    scratch: Path,
+    watch: Watch,
+) -> None:
     """Append the checks made; those made before an error stay as evidence."""
+    rehearsal.start()
     manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
     checks.append(Check(name="manifest", ok=True, evidence=f"SHA-256 {backup.manifest_sha256}"))
     destination = get_destination(copy.destination)
@@ -146,6 +169,9 @@ def _check_copy(backup: Backup, copy: Copy, checks: list[Check], *, level: str, 
     open_stored = partial(destination.open, copy.name)
     if level == Verification.Level.QUICK:
         checks += verify_quick(open_stored, manifest, watch=watch)
+        return
+    if level == Verification.Level.DRILL:
+        rehearse(backup.database, manifest, open_stored, checks, rehearsal=rehearsal, scratch=scratch, watch=watch)
         return
     checks += verify_full(
         open_stored, manifest, required_tables=required_tables(backup.database), scratch=scratch, watch=watch
@@ -155,15 +181,18 @@ def _check_copy(backup: Backup, copy: Copy, checks: list[Check], *, level: str, 
 def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     """Let the states of copy and backup follow a new verdict.
 
-    A passed ``full`` proves a copy. A passed ``quick`` shows that the bytes are those that were
-    written, so it proves a copy only when the last deep look at those bytes had passed. A backup is ``verified`` while
-    one copy is, ``failed`` when all are known to be bad, and stays as it is otherwise.
+    A passed ``full`` or ``drill`` proves a copy, and so does a drill in which only the site's own
+    checks failed: the copy is what was backed up, and the last verdict says what is wrong with that.
+    A passed ``quick`` shows that the bytes are those that were written, so it proves a copy only when
+    the last deep look at those bytes had passed. A backup is ``verified`` while one copy is, ``failed``
+    when all are known to be bad, and stays as it is otherwise.
     """
     copy.checked_at = verification.finished_at
     copy.reason = verification.reason
-    if verification.verdict != Verdict.PASSED:
+    is_good = verification.verdict == Verdict.PASSED or _failed_site_checks_only(verification)
+    if not is_good:
         copy.state = Copy.State(verification.verdict)
-    elif verification.level == Verification.Level.FULL or _passed_deep_proof(backup, copy):
+    elif verification.level in Verification.DEEP_LEVELS or _passed_deep_proof(backup, copy):
         copy.state = Copy.State.VERIFIED
     copy.save()
     backup.refresh_from_db()
@@ -182,10 +211,15 @@ def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     backup.save()
 
 
+def _failed_site_checks_only(verification: Verification) -> bool:
+    failed = [each for each in verification.checks if not each["ok"] and not each.get("advisory")]
+    return bool(failed) and all(each["name"].startswith(SITE_CHECK) for each in failed)
+
+
 def _passed_deep_proof(backup: Backup, copy: Copy) -> bool:
-    deep = backup.verifications.filter(destination=copy.destination, level__in=_DEEP_LEVELS)
+    deep = backup.verifications.filter(destination=copy.destination, level__in=Verification.DEEP_LEVELS)
     last = next((each for each in deep.order_by("-finished_at", "-pk") if _read_what_was_written(each)), None)
-    return last is not None and last.verdict == Verdict.PASSED
+    return last is not None and (last.verdict == Verdict.PASSED or _failed_site_checks_only(last))
 
 
 def _read_what_was_written(verification: Verification) -> bool:

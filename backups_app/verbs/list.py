@@ -20,6 +20,7 @@ HELP = "list backups, newest first"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--database", metavar="NAME", help="only those of one database")
+    parser.add_argument("--pruned", action="store_true", help="also those whose archives are gone")
     parser.add_argument("--limit", type=arguments.count, metavar="N", help="at most this many")
 
 
@@ -27,6 +28,8 @@ def run(options: dict[str, Any], output: Output) -> int:
     """Print the backups."""
     sync_databases()
     backups = Backup.objects.select_related("database").prefetch_related("copies")
+    if not options["pruned"]:
+        backups = backups.exclude(state__in=Backup.GONE_STATES)
     if options["database"] is not None:
         backups = backups.filter(database=find_database(options["database"]))
     found = list(backups[: options["limit"]] if options["limit"] is not None else backups)

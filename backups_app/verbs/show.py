@@ -57,6 +57,10 @@ def _print(backup: Backup, output: Output) -> None:
         *((f"copy at {copy.destination}", f"{copy.name} ({copy.state})") for copy in backup.copies.all()),
         *(("remark", remark) for remark in backup.remarks),
     ]
+    if backup.is_held:
+        facts.append(("held", f"by {backup.held_by_name}" if backup.held_by_name else "as a safety backup"))
+    if backup.is_gone:
+        facts.append(("pruned", f"{backup.pruning_at:%Y-%m-%d %H:%M:%S} UTC: {backup.prune_reason}"))
     if backup.note:
         facts.append(("note", backup.note))
     if backup.reason:

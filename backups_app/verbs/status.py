@@ -8,7 +8,7 @@ from typing import Any
 from ..documents import health_document
 from ..services.databases import sync_databases
 from ..services.jobs.reap import reap_jobs
-from ..services.status import check_health
+from ..services.status import DatabaseHealth, check_health
 from .output import Output, human_age
 
 HELP = "say whether everything under care is safe; exit 8 when something needs attention"
@@ -26,12 +26,14 @@ def run(options: dict[str, Any], output: Output) -> int:
     reap_jobs()
     health = check_health()
     output.table(
-        ("database", "last verified#", "limit#", "state"),
+        ("database", "last verified#", "limit#", "last drill#", "recovery#", "state"),
         [
             (
                 each.database.name,
                 "never" if (age := each.age(now=health.checked_at)) is None else f"{human_age(age)} ago",
                 human_age(each.limit),
+                "–" if each.last_drill is None else f"{human_age(health.checked_at - each.last_drill.finished_at)} ago",
+                _recovery(each),
                 "needs attention" if each.problems else "safe",
             )
             for each in health.databases
@@ -47,3 +49,10 @@ def run(options: dict[str, Any], output: Output) -> int:
         output.note(f"Note: {notice}")
     output.document({"health": health_document(health)})
     return 0 if health.is_ok else NEEDS_ATTENTION
+
+
+def _recovery(found: DatabaseHealth) -> str:
+    """How long the restore of the last drill took."""
+    if found.last_drill is None or found.last_drill.recovery_seconds is None:
+        return "–"
+    return f"{found.last_drill.recovery_seconds:.1f} s"

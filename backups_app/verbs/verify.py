@@ -18,7 +18,9 @@ from ..documents import verification_document
 from ..models import Backup, Copy, Job, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
-from ..services.jobs import ask_verify
+from ..services.databases import databases_under_care, sync_databases
+from ..services.jobs import ask_due, ask_verify
+from ..services.scrub import scrub_database
 from ..services.verify import verify_backup
 from .enqueue import add_enqueue, report_queued
 from .find import find_backup
@@ -38,12 +40,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("ids", nargs="*", metavar="ID", help="ids of backups, or their beginnings")
     parser.add_argument("--all", action="store_true", help="every stored backup")
-    parser.add_argument("--level", choices=["quick", "full"], default="full", help="how deep (default: full)")
+    parser.add_argument("--due", action="store_true", help="what was not proven for VERIFY_DAYS, so much per day")
+    parser.add_argument(
+        "--level",
+        choices=["quick", "full", "drill"],
+        default="full",
+        help="how deep (default: full); drill restores into scratch and takes the time",
+    )
     add_enqueue(parser)
 
 
 def run(options: dict[str, Any], output: Output) -> int:
     """Verify each backup; one that fails does not stop the others."""
+    if options["due"]:
+        return _run_due(options, output)
     backups, codes = _chosen(options, output)
     if options["enqueue"]:
         report_queued(_ask(backups, options["level"], codes, output), output)
@@ -65,9 +75,40 @@ def run(options: dict[str, Any], output: Output) -> int:
                     )
             except BackupError as exc:
                 codes.append(output.error(exc, about=backup.pk))
+    return _print(verifications, codes, output)
+
+
+def _run_due(options: dict[str, Any], output: Output) -> int:
+    """What is due, of all databases under care."""
+    if options["ids"] or options["all"] or options["level"] != Verification.Level.FULL:
+        raise InputError("--due chooses by itself, and looks in full.", "Give no ids, no --all and no --level.")
+    sync_databases()
+    databases, codes = databases_under_care(), []
+    if options["enqueue"]:
+        jobs = [ask_due(each, actor=Actor.system(), trigger=Job.Trigger.COMMAND) for each in databases]
+        report_queued(jobs, output)
+        return 0
+    verifications: list[Verification] = []
+    with cancel_on_signal() as is_cancelled:
+        for database in databases:
+            try:
+                with progress_bar(database.name) as on_progress:
+                    verifications += scrub_database(
+                        database, actor=Actor.system(), on_progress=on_progress, is_cancelled=is_cancelled
+                    )
+            except BackupError as exc:
+                codes.append(output.error(exc, about=database.name))
+            if is_cancelled():
+                break
+    if not verifications:
+        output.line("Nothing was due, or today's budget is used up.")
+    return _print(verifications, codes, output)
+
+
+def _print(verifications: list[Verification], codes: list[int], output: Output) -> int:
     codes += [_report(verification, output) for verification in verifications]
     output.table(
-        ("backup", "database", "copy", "level", "verdict", "checks#", "seconds#"),
+        ("backup", "database", "copy", "level", "verdict", "checks#", "seconds#", "recovery#"),
         [
             (
                 each.backup_id,
@@ -77,6 +118,7 @@ def run(options: dict[str, Any], output: Output) -> int:
                 each.verdict,
                 len(each.checks),
                 f"{(each.finished_at - each.started_at).total_seconds():.1f}",
+                "–" if each.recovery_seconds is None else f"{each.recovery_seconds:.1f} s",
             )
             for each in verifications
         ],
@@ -102,7 +144,7 @@ def _chosen(options: dict[str, Any], output: Output) -> tuple[list[Backup], list
     if options["all"]:
         if options["ids"]:
             raise InputError("Both ids and --all were given.", "Give one of them.")
-        stored = Copy.objects.exclude(state=Copy.State.PENDING).values("backup")
+        stored = Copy.objects.filter(state__in=Copy.STORED_STATES).values("backup")
         return list(Backup.objects.filter(pk__in=stored).select_related("database")), []
     if not options["ids"]:
         raise InputError("No backup was named.", "Give one or more ids, or --all.")

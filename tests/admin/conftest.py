@@ -23,6 +23,8 @@ _RIGHTS: dict[str, tuple[str, ...]] = {
     "viewer": _VIEW,
     "operator": (*_VIEW, "create_backup", "verify_backup", "cancel_job"),
     "policymaker": (*_VIEW, "change_database"),
+    "pruner": (*_VIEW, "prune_backup"),
+    "holder": (*_VIEW, "hold_backup"),
     "scheduler": (
         *_VIEW,
         "view_schedule",
@@ -150,6 +152,8 @@ def verification_row(backup: Backup, *, level: str = "full", verdict: str = "pas
     ]
     reason = "" if is_good else "It is not as it must be."
     given = {"checks": checks, "reason": reason, "hint": "", "destination": "local", **facts}
+    if level == "drill" and is_good:
+        given = {"recovery_seconds": 1.5, "data_age_seconds": 7200.0, **given}
     return Verification(
         backup=backup,
         level=level,

@@ -90,7 +90,11 @@ def test_asking_to_verify_shows_what_will_happen_and_changes_nothing(person: Mak
     page = page_of(response)
     assert page.messages == []
     levels = [each.attributes for each in page.all("input") if each.attributes.get("name") == "level"]
-    assert [(each["value"], "checked" in each) for each in levels] == [("full", True), ("quick", False)]
+    assert [(each["value"], "checked" in each) for each in levels] == [
+        ("full", True),
+        ("quick", False),
+        ("drill", False),
+    ]
     (form,) = page.all("form", "walsafe-confirm")
     assert form.attributes["method"] == "post"
     assert nothing_was_asked()
@@ -125,12 +129,12 @@ def test_with_the_csrf_token_of_the_form_it_is_verified(person: MakePerson, back
     assert Job.objects.get(kind="verify").kind == "verify"
 
 
-@pytest.mark.parametrize("level", ["", "creation", "drill", "FULL", "quick ", "\x00", "<b>full</b>"])
+@pytest.mark.parametrize("level", ["", "creation", "drills", "FULL", "quick ", "\x00", "<b>full</b>"])
 def test_an_unknown_level_asks_again_and_verifies_nothing(person: MakePerson, backup: Backup, level: str):
     response = person("operator").post(verify_page(backup), {"level": level})
     assert response.status_code == 200
     page = page_of(response)
-    assert page.messages == [("error", "Choose how deep to look: quick or full.")]
+    assert page.messages == [("error", "Choose how deep to look: quick, full or drill.")]
     assert "Verify" in page.buttons
     assert "<b>full</b>" not in response.content.decode()
     assert nothing_was_asked()

@@ -360,11 +360,11 @@ def test_only_the_policy_can_be_changed(superuser: Person, shop: Database):
     assert Database.objects.count() == 1
 
 
-def test_the_form_holds_the_two_fields_of_the_policy(superuser: Person, shop: Database):
+def test_the_form_holds_the_fields_of_the_policy(superuser: Person, shop: Database):
     page = page_of(superuser.get(change_page(shop)))
     names = {each.attributes.get("name", "") for each in page.elements if each.tag in ("input", "textarea", "select")}
     ours = {name for name in names if name and not name.startswith(("csrf", "_", "initial-"))}
-    assert ours == {"required_tables", "freshness_hours"}
+    assert ours == {"required_tables", "freshness_hours", *Database.KEEP_FIELDS}
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ def test_evidence_can_only_be_viewed(model: type):
     assert permissions(model) == {"view"}
 
 
-def test_backups_can_be_viewed_made_verified_and_downloaded():
-    assert permissions(Backup) == {"view", "create_backup", "verify_backup", "download_backup"}
+def test_backups_can_be_viewed_made_verified_downloaded_pruned_and_held():
+    verbs = ("create", "verify", "download", "prune", "hold")
+    assert permissions(Backup) == {"view", *(f"{verb}_backup" for verb in verbs)}
 
 
 def test_databases_can_be_viewed_and_their_policy_changed():

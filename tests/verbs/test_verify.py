@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
 from backups_app.models import Backup, Database, Verification
 from backups_app.verbs import verify
@@ -146,3 +148,37 @@ def test_a_stop_between_two_backups_is_a_cancel(
     finished = run("verify", "--all", "--json")
     assert finished.code == 130
     assert len(finished.document["verifications"]) == 1
+
+
+# Due
+
+
+def test_due_verifies_what_was_not_proven_for_long(run: Run, backup: Backup):
+    nothing = run("verify", "--due")
+    assert (nothing.code, nothing.stdout.strip()) == (0, "Nothing was due, or today's budget is used up.")
+    long_ago = timezone.now() - timedelta(days=31)
+    backup.verifications.update(started_at=long_ago, finished_at=long_ago)
+    found = run("verify", "--due", "--json").document["verifications"]
+    assert [(each["backup"], each["level"], each["verdict"]) for each in found] == [(backup.pk, "full", "passed")]
+    assert run("verify", "--due", "--json").document["verifications"] == []
+
+
+@pytest.mark.parametrize("arguments", [["--all"], ["0123456789ab"], ["--level", "quick"], ["--level", "drill"]])
+def test_due_chooses_by_itself(run: Run, backup: Backup, arguments: list[str]):
+    assert run("verify", "--due", *arguments).code == 2
+
+
+def test_due_may_be_left_to_a_worker(run: Run, backup: Backup):
+    jobs = run("verify", "--due", "--enqueue", "--json").document["jobs"]
+    mine = [each for each in jobs if each["database"] == "shop"]
+    assert [(each["kind"], each["options"]) for each in mine] == [("verify", {"due": True})]
+
+
+def test_a_drill_takes_the_time(run: Run, backup: Backup):
+    (drill,) = run("verify", backup.pk, "--level", "drill", "--json").document["verifications"]
+    assert (drill["level"], drill["verdict"]) == ("drill", "passed")
+    assert drill["recovery_seconds"] > 0
+    assert drill["data_age_seconds"] >= 0
+    shown = run("show", backup.pk, "--json").backup()["verifications"][0]
+    assert shown["recovery_seconds"] == drill["recovery_seconds"]
+    assert f"{drill['recovery_seconds']:.1f} s" in run("status").stdout

@@ -4,7 +4,7 @@
 verbs stand on ``inline``.
 """
 
-from .ask import ask_create, ask_job, ask_restore, ask_verify
+from .ask import ask_create, ask_drill, ask_due, ask_job, ask_prune, ask_restore, ask_verify
 from .cancel import cancel_job
 
-__all__ = ["ask_create", "ask_job", "ask_restore", "ask_verify", "cancel_job"]
+__all__ = ["ask_create", "ask_drill", "ask_due", "ask_job", "ask_prune", "ask_restore", "ask_verify", "cancel_job"]

@@ -40,6 +40,21 @@ def ask_verify(backups: list[Backup], *, level: str, actor: Actor, trigger: str)
     ]
 
 
+def ask_due(database: Database, *, actor: Actor, trigger: str) -> Job:
+    """Ask for what is due to be proven again of ``database``, and its newest verified backup."""
+    return ask_job(Job.Kind.VERIFY, database, actor=actor, trigger=trigger, options={"due": True})
+
+
+def ask_prune(database: Database, *, actor: Actor, trigger: str) -> Job:
+    """Ask for what the retention policy of ``database`` no longer keeps to be deleted."""
+    return ask_job(Job.Kind.PRUNE, database, actor=actor, trigger=trigger)
+
+
+def ask_drill(database: Database, *, actor: Actor, trigger: str) -> Job:
+    """Ask for a rehearsal of a restore of the newest verified backup, away from the live database."""
+    return ask_job(Job.Kind.DRILL, database, actor=actor, trigger=trigger)
+
+
 def ask_restore(restore: Restore, *, actor: Actor, trigger: str) -> Job:
     """Ask for an approved restore to be run; asking twice for the same one gives the same job.
 
@@ -129,6 +144,10 @@ def joined_options(first: dict[str, Any], second: dict[str, Any]) -> dict[str, A
         both["note"] = "; ".join(dict.fromkeys(notes))
     if "backups" in first or "backups" in second:
         both["backups"] = list(dict.fromkeys([*first.get("backups", []), *second.get("backups", [])]))
-    if Verification.Level.FULL in (first.get("level"), second.get("level")):
-        both["level"] = str(Verification.Level.FULL)
+        if "backups" not in first or "backups" not in second:
+            both["due"] = True  # one of them asked for whatever is due
+    levels = {first.get("level"), second.get("level")}
+    deepest = next((each for each in (Verification.Level.DRILL, Verification.Level.FULL) if each in levels), None)
+    if deepest is not None:
+        both["level"] = str(deepest)
     return both

@@ -53,6 +53,8 @@ class Ending:
             return cls.succeeded(f"{len(found)} verified: passed.")
         first = bad[0]
         more = f" ({len(bad)} of {len(found)} did not pass)" if len(found) > 1 else ""
+        if any(_is_same_copy(each, first) and each.verdict == Verdict.PASSED for each in found):
+            more += "; it was replaced by a good copy"
         return cls(
             state=Job.State.FAILED,
             outcome=f"{first.backup_id} at {first.destination}: {first.get_verdict_display()}: {first.reason}{more}",
@@ -68,6 +70,10 @@ class Ending:
         state = Job.State.CANCELLED if restore.state == Restore.State.CANCELLED else Job.State.FAILED
         reason = restore.outcome or f"Restore {restore.pk} is {restore.get_state_display()}."
         return cls(state=state, outcome=reason, hint=restore.hint, code=restore.failure_code or BackupError.code)
+
+
+def _is_same_copy(one: Verification, other: Verification) -> bool:
+    return (one.backup_id, one.destination) == (other.backup_id, other.destination)
 
 
 def finish(claim: Claim, ending: Ending) -> bool:

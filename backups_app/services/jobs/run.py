@@ -14,7 +14,9 @@ from ...jobs.queue import wake
 from ...models import Backup, Database, Job, Verification
 from ..audit import Actor
 from ..create import create_claimed_backup
+from ..prune import prune_claimed_database
 from ..restores.run import run_claimed_restore
+from ..scrub import newest_verified, scrub_claimed_database
 from ..verify import verify_claimed_backup
 from .ending import Ending, finish
 from .inline import recorded
@@ -76,13 +78,17 @@ def actor_of(job: Job) -> Actor:
     return Actor(id=job.requested_by_id, name=job.requested_by_name)
 
 
-def _create(claim: Claim) -> Ending:
-    job = claim.job
+def _database_of(job: Job) -> Database:
     if job.database is None:
         raise NotFoundError("The job names no database.", "Ask again.")
+    return job.database
+
+
+def _create(claim: Claim) -> Ending:
+    job = claim.job
     note = str(job.options.get("note", ""))
     backup = create_claimed_backup(
-        job.database, actor=actor_of(job), trigger=job.trigger, note=note, job=job, watch=claim.watch()
+        _database_of(job), actor=actor_of(job), trigger=job.trigger, note=note, job=job, watch=claim.watch()
     )
     return Ending.of_backup(backup)
 
@@ -90,6 +96,10 @@ def _create(claim: Claim) -> Ending:
 def _verify(claim: Claim) -> Ending:
     job, watch = claim.job, claim.watch()
     level = str(job.options.get("level", Verification.Level.FULL))
+    if "due" in job.options or "backups" not in job.options:
+        found = scrub_claimed_database(_database_of(job), actor=actor_of(job), job=job, watch=watch)
+        if "backups" not in job.options:
+            return Ending.of_verifications(found)
     found = list(job.verifications.select_related("backup"))  # by an attempt that was interrupted
     judged = {each.backup_id for each in found}
     for backup in _backups_of(job):
@@ -99,14 +109,21 @@ def _verify(claim: Claim) -> Ending:
 
 
 def _backups_of(job: Job) -> list[Backup]:
-    """The backups that a job names, or the newest verified one of its database."""
-    named = Backup.objects.select_related("database").filter(database=job.database)
-    if "backups" in job.options:
-        return list(named.filter(pk__in=job.options["backups"]))
-    newest = named.filter(state=Backup.State.VERIFIED).order_by("-taken_at").first()
-    if newest is None:
-        raise NotFoundError("There is no verified backup to look at.", "Make one first.")
-    return [newest]
+    """The backups that a job names. Those that were pruned in the meantime are nobody's loss."""
+    named = Backup.objects.select_related("database").filter(database=job.database, pk__in=job.options["backups"])
+    return list(named.exclude(state__in=Backup.GONE_STATES))
+
+
+def _prune(claim: Claim) -> Ending:
+    job = claim.job
+    return prune_claimed_database(_database_of(job), actor=actor_of(job), watch=claim.watch()).ending()
+
+
+def _drill(claim: Claim) -> Ending:
+    job, watch = claim.job, claim.watch()
+    newest = newest_verified(_database_of(job))
+    drills = verify_claimed_backup(newest, level=Verification.Level.DRILL, actor=actor_of(job), job=job, watch=watch)
+    return Ending.of_verifications(drills)
 
 
 def _restore(claim: Claim) -> Ending:
@@ -121,4 +138,6 @@ _WORK: dict[str, Callable[[Claim], Ending]] = {
     Job.Kind.CREATE: _create,
     Job.Kind.VERIFY: _verify,
     Job.Kind.RESTORE: _restore,
+    Job.Kind.PRUNE: _prune,
+    Job.Kind.DRILL: _drill,
 }

@@ -14,6 +14,7 @@ from ...core.progress import ProgressCallback, Watch
 from ...models import AuditEvent, Backup, Database, Restore
 from .. import audit
 from ..audit import Actor
+from ..copies import refuse_pruned
 from .binding import binding_of
 from .decide import expire_restores
 from .guards import refuse_objections, require_reasons
@@ -76,7 +77,11 @@ def file_request(
     preview: dict[str, object] | None,
     undo_of: Restore | None = None,
 ) -> Restore:
-    """Add the row of a request and its audit event."""
+    """Add the row of a request and its audit event.
+
+    Raises:
+        RefusedError: the backup was pruned in the meantime. From the request on, it cannot be.
+    """
     now = timezone.now()
     restore = Restore(
         backup=backup,
@@ -94,6 +99,7 @@ def file_request(
     )
     restore.binding_sha256 = binding_of(restore)
     with transaction.atomic(using=conf.CATALOG_ALIAS):
+        refuse_pruned(Backup.objects.select_for_update().get(pk=backup.pk))
         restore.save(force_insert=True)
         audit.record(
             "request-restore",

@@ -1,0 +1,43 @@
+"""Stored bytes into a file of our own, proven on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from .archive import OpenStored, read_chunks
+from .errors import VerificationError, translated
+from .files import create_private_file, require_free_space
+from .progress import Watch
+
+
+def fetch_stored(
+    open_stored: OpenStored, target: Path, *, size_bytes: int | None, sha256: str | None, watch: Watch
+) -> None:
+    """Copy a stored object to the new private file ``target``, synced, when it has the digest ``sha256``.
+
+    Without a digest its bytes are taken as they are; ``size_bytes`` is None when unknown.
+
+    Raises:
+        VerificationError: its bytes are not those. UnreachableError, DiskFullError, CancelledError,
+            DeadlineError. ``target`` does not exist after any of them.
+    """
+    require_free_space(target.parent, size_bytes or 0, purpose="the fetched archive")
+    digest = hashlib.sha256()
+    with translated(f"fetching {target.name}"):
+        descriptor = create_private_file(target)
+        try:
+            with open(descriptor, "wb") as file, open_stored() as stored:
+                for piece in read_chunks(stored, phase="fetch", total_bytes=size_bytes or 0, watch=watch):
+                    digest.update(piece)
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            if sha256 is not None and digest.hexdigest() != sha256:
+                raise VerificationError(
+                    "The stored bytes are not those that were written.", "Verify this copy; use another one."
+                )
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise

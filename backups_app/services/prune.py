@@ -1,0 +1,291 @@
+"""Delete the backups that the policy of their database no longer keeps, in two steps that survive a crash.
+
+First the row is marked, in a transaction that makes sure again that it may go; then its files are
+removed and the row says that it is pruned. A process that dies in between leaves a marked row,
+which :func:`~.heal.heal_interrupted` or the next prune finishes. The rows stay as history.
+
+This module is the only one that marks backups, and :func:`_mark` the only place in it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from .. import conf
+from ..core.errors import BackupError, RefusedError, UnreachableError
+from ..core.progress import ProgressCallback, Watch
+from ..core.retention import Candidate, Decision, Policy, plan
+from ..destinations import get_destination
+from ..jobs.claim import Claim
+from ..models import AuditEvent, Backup, Copy, Database, Job, Restore
+from . import audit
+from .audit import Actor
+from .heal import heal_interrupted
+from .jobs.ending import Ending
+from .jobs.inline import run_inline
+from .removal import finish_removal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A backup with what is to become of it."""
+
+    backup: Backup
+    decision: Decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What one run came to."""
+
+    database: Database
+    kept: list[Judged] = field(default_factory=list)
+    deleted: list[Judged] = field(default_factory=list)
+    failures: list[BackupError] = field(default_factory=list)
+    """Marked backups of which a file could not be removed; they are tried again."""
+
+    def ending(self) -> Ending:
+        """How its job ended."""
+        if self.failures:
+            return Ending.of(self.failures[0])
+        return Ending.succeeded(f"{len(self.deleted)} deleted, {len(self.kept)} kept.")
+
+
+def policy_of(database: Database, *, rules: Mapping[str, int | None] | None = None) -> Policy:
+    """The policy of a database: its own rules, else those of the settings.
+
+    ``rules`` stand in for the database's own, for a simulation.
+    """
+    default = conf.get("RETENTION")
+    own = {name: getattr(database, name) for name in Database.KEEP_FIELDS} if rules is None else rules
+    found = {name: default.get(name) if own.get(name) is None else own[name] for name in Database.KEEP_FIELDS}
+    return Policy(**found, safety_days=conf.get("SAFETY_DAYS"), failed_days=conf.get("FAILED_DAYS"))
+
+
+def simulate_prune(database: Database, *, now: datetime, rules: Mapping[str, int | None] | None = None) -> list[Judged]:
+    """What a prune at ``now`` would keep and delete, and why, newest first; changes nothing.
+
+    Backups without files are left out: there is nothing to decide.
+
+    Raises:
+        RefusedError: it would refuse to run.
+    """
+    backups = {each.pk: each for each in _backups(database)}
+    candidates = _candidates(database, list(backups.values()), now=now)
+    with_files = {each.id for each in candidates if each.has_files}
+    decisions = plan(candidates, policy_of(database, rules=rules), now=now)
+    return [Judged(backup=backups[each.id], decision=each) for each in decisions if each.id in with_files]
+
+
+def prune_database(
+    database: Database,
+    *,
+    actor: Actor,
+    trigger: str = Job.Trigger.COMMAND,
+    on_progress: ProgressCallback | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Pruned:
+    """Delete what the policy of ``database`` no longer keeps, now; never backups of another database.
+
+    Raises:
+        RefusedError: the newest run failed, the policy would keep nothing, or what is to be kept
+            is not there. Nothing was deleted. BusyError: its turn did not come. CancelledError:
+            what was deleted so far stays deleted; everything else is untouched.
+    """
+    heal_interrupted()
+
+    def work(claim: Claim) -> Pruned:
+        watch = claim.watch(on_progress=on_progress, is_cancelled=is_cancelled)
+        return prune_claimed_database(database, actor=actor, watch=watch)
+
+    return run_inline(
+        Job.Kind.PRUNE,
+        database,
+        actor=actor,
+        trigger=trigger,
+        work=work,
+        ending_of=Pruned.ending,
+        is_cancelled=is_cancelled,
+    )
+
+
+def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) -> Pruned:
+    """:func:`prune_database` for the owner of a job, who holds the lock of ``database``."""
+    now = timezone.now()
+    pruned = Pruned(database=database)
+    for backup in Backup.objects.filter(database=database, state=Backup.State.PRUNING).select_related("database"):
+        _remove(Judged(backup=backup, decision=_again(backup)), pruned, actor=actor)
+    try:
+        judged = simulate_prune(database, now=now)
+        _require_survivors(judged)
+    except BackupError as exc:
+        is_refused = isinstance(exc, RefusedError)
+        outcome = AuditEvent.Outcome.REFUSED if is_refused else AuditEvent.Outcome.FAILED
+        audit.record("prune", actor=actor, outcome=outcome, database_name=database.name, detail=exc.message)
+        raise
+    pruned.kept.extend(each for each in judged if each.decision.is_kept)
+    doomed = [each for each in reversed(judged) if not each.decision.is_kept]  # the oldest first
+    total = sum(each.backup.archive_bytes or 0 for each in doomed)
+    done = 0
+    for each in doomed:
+        watch.report("prune", done, total)
+        if _mark(each, actor=actor, now=now):
+            _remove(each, pruned, actor=actor)
+        else:
+            pruned.kept.append(each)
+        done += each.backup.archive_bytes or 0
+    return pruned
+
+
+def pruned_since(database: Database, moment: datetime | None) -> list[str]:
+    """Ids of the backups of ``database`` that were given up after ``moment`` (None: ever), in that order.
+
+    For the manifest of the next backup. A backup counts from its marking, not from the removal of
+    its last file: that may come later, but nothing else can become of it.
+    """
+    gone = Backup.objects.filter(database=database, state__in=Backup.GONE_STATES)
+    if moment is not None:
+        gone = gone.filter(pruning_at__gt=moment)
+    return list(gone.order_by("pruning_at", "pk").values_list("pk", flat=True))
+
+
+def _backups(database: Database) -> list[Backup]:
+    """By the key of the database, never by a name."""
+    rows = Backup.objects.filter(database=database).exclude(state__in=Backup.GONE_STATES)
+    return list(rows.select_related("database").defer("census", "remarks"))
+
+
+def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> list[Candidate]:
+    copies: dict[str, list[Copy]] = defaultdict(list)
+    for copy in Copy.objects.filter(backup__database=database).exclude(state__in=["pending", "pruned"]):
+        copies[copy.backup_id].append(copy)
+    needed = _needed(now=now)
+    return [
+        Candidate(
+            id=backup.pk,
+            identity=database.identity,
+            state=backup.state,
+            created_at=backup.created_at,
+            at=backup.taken_at or backup.created_at,
+            has_files=bool(copies[backup.pk]),
+            is_held=is_held_by_hand(backup),
+            is_safety=backup.trigger == Backup.Trigger.SAFETY,
+            is_needed=backup.pk in needed,
+            verified_at=frozenset(copy.destination for copy in copies[backup.pk] if copy.state == Copy.State.VERIFIED),
+        )
+        for backup in backups
+    ]
+
+
+def is_held_by_hand(backup: Backup) -> bool:
+    """Whether somebody holds it: the hold that each safety backup begins with ends with its window."""
+    return backup.is_held and (backup.trigger != Backup.Trigger.SAFETY or bool(backup.held_by_name))
+
+
+def _needed(*, now: datetime) -> set[str]:
+    """Ids of the backups that an open restore uses, or an undo may use at once."""
+    needed: set[str] = set()
+    is_open = Q(state__in=Restore.OPEN_STATES)
+    for backup, safety in Restore.objects.filter(is_open).values_list("backup_id", "safety_backup_id"):
+        needed |= {backup, *([safety] if safety else [])}
+    undoable = Restore.objects.filter(
+        state=Restore.State.SUCCEEDED, expires_at__gt=now, safety_backup__isnull=False
+    ).values_list("safety_backup_id", flat=True)
+    return needed | {each for each in undoable if each}
+
+
+def _require_survivors(judged: list[Judged]) -> None:
+    """Look at what is kept before anything is deleted: the newest verified copy at each place must be there.
+
+    Raises:
+        UnreachableError: a store does not answer, or lacks it. RefusedError: it has another size.
+    """
+    doomed = [each.backup.pk for each in judged if not each.decision.is_kept]
+    places = set(Copy.objects.filter(backup__in=doomed).values_list("destination", flat=True)) if doomed else set()
+    for place in sorted(places):
+        for each in judged:
+            copy = each.backup.copies.filter(destination=place, state=Copy.State.VERIFIED).first()
+            if each.decision.is_kept and copy is not None:
+                _require_there(each.backup, copy)
+                break
+
+
+def _require_there(backup: Backup, copy: Copy) -> None:
+    try:
+        with get_destination(copy.destination).open(copy.name) as stream:
+            found = stream.seek(0, 2)
+    except UnreachableError as exc:
+        raise UnreachableError(
+            f"Nothing was pruned: the backup {backup.pk}, which is to be kept, is not at {copy.destination}. "
+            f"{exc.message}",
+            exc.hint,
+        ) from exc
+    if found != backup.archive_bytes:
+        raise RefusedError(
+            f"Nothing was pruned: the backup {backup.pk}, which is to be kept, has {found:,} bytes at "
+            f"{copy.destination} in place of {backup.archive_bytes or 0:,}.",
+            f"Run `manage.py backup verify {backup.pk}`, and make a new backup.",
+        )
+
+
+def _mark(judged: Judged, *, actor: Actor, now: datetime) -> bool:
+    """Give a backup up; False when it may not go any more, because something has changed since the plan.
+
+    Whatever was planned, the newest verified backup of a database and the newest verified copy at
+    each destination are not marked: that is asked here, in the transaction that marks.
+    """
+    backup = judged.backup
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        Database.objects.select_for_update().get(pk=backup.database_id)  # one at a time
+        row = Backup.objects.select_for_update().get(pk=backup.pk)
+        if row.state != backup.state or is_held_by_hand(row) or row.pk in _needed(now=now):
+            return False
+        if row.state == Backup.State.RUNNING or _is_newest_of_its_sort(row, now=now):
+            return False
+        backup.state, backup.is_held = Backup.State.PRUNING, False
+        backup.pruning_at, backup.prune_reason = now, judged.decision.reason
+        backup.save(update_fields=["state", "is_held", "pruning_at", "prune_reason"])
+        audit.record(
+            "prune",
+            actor=actor,
+            database_name=backup.database.name,
+            subject=backup.pk,
+            detail=f"given up: {backup.prune_reason}",
+        )
+    return True
+
+
+def _is_newest_of_its_sort(backup: Backup, *, now: datetime) -> bool:
+    """Whether no other verified backup is newer, be it anywhere or at one of its destinations.
+
+    Failed evidence is the best there is while nothing else is verified.
+    """
+    others = Backup.objects.filter(database=backup.database_id, state=Backup.State.VERIFIED).exclude(pk=backup.pk)
+    proven = others.filter(copies__state=Copy.State.VERIFIED)
+    if backup.state != Backup.State.VERIFIED:
+        return not proven.exists()
+    newer = proven.filter(taken_at__gte=backup.taken_at, taken_at__lte=now)
+    places = backup.copies.filter(state=Copy.State.VERIFIED).values_list("destination", flat=True)
+    return not newer.exists() or any(
+        not newer.filter(copies__destination=place, copies__state=Copy.State.VERIFIED).exists() for place in places
+    )
+
+
+def _again(backup: Backup) -> Decision:
+    return Decision(id=backup.pk, is_kept=False, reason=backup.prune_reason)
+
+
+def _remove(judged: Judged, pruned: Pruned, *, actor: Actor) -> None:
+    try:
+        finish_removal(judged.backup, actor=actor)
+    except BackupError as exc:
+        pruned.failures.append(exc)
+    else:
+        pruned.deleted.append(judged)

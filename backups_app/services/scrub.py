@@ -1,0 +1,177 @@
+"""Scrub: prove stored copies again when it is time, the oldest proof first, so much per day; repair what is bad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from django.db.models import F, Max, OuterRef, Q, Subquery, Sum
+from django.utils import timezone
+
+from .. import conf
+from ..core.errors import BackupError, CancelledError, DeadlineError, NotFoundError
+from ..core.progress import ProgressCallback, Watch
+from ..jobs.claim import Claim
+from ..models import AuditEvent, Backup, Copy, Database, Job, Verification
+from ..models.backup import Verdict
+from . import audit
+from .audit import Actor
+from .heal import heal_interrupted
+from .jobs.ending import Ending
+from .jobs.inline import run_inline
+from .repair import repair_copy
+from .verify import verify_copy
+
+_READ = (Verdict.PASSED, Verdict.FAILED)
+"""Verdicts after which the whole of a copy was read; a store that did not answer proves nothing."""
+
+
+def newest_verified(database: Database) -> Backup:
+    """The verified backup of ``database`` with the newest data.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    verified = Backup.objects.select_related("database").filter(database=database, state=Backup.State.VERIFIED)
+    newest = verified.order_by("-taken_at").first()
+    if newest is None:
+        raise NotFoundError("There is no verified backup to look at.", "Make one first.")
+    return newest
+
+
+def due_copies(database: Database, *, now: datetime) -> list[Copy]:
+    """The copies of ``database`` to be proven again at ``now``, the oldest proof first.
+
+    A copy is due ``VERIFY_DAYS`` after it was last read in depth, whatever quick looks there were
+    since; one that could not be reached or opened is due until it can.
+    """
+    deep = Verification.objects.filter(
+        backup=OuterRef("backup"),
+        destination=OuterRef("destination"),
+        level__in=Verification.DEEP_LEVELS,
+        verdict__in=_READ,
+    )
+    last = deep.order_by().values("backup").annotate(last=Max("finished_at")).values("last")
+    limit = now - timedelta(days=float(conf.get("VERIFY_DAYS")))
+    stored = Copy.objects.filter(backup__database=database, state__in=Copy.STORED_STATES)
+    unknown = Q(state__in=[Copy.State.UNREACHABLE, Copy.State.KEY_MISSING])
+    return list(
+        stored.exclude(backup__state__in=[Backup.State.RUNNING, *Backup.GONE_STATES])
+        .annotate(proven_at=Subquery(last))
+        .filter(Q(proven_at=None) | Q(proven_at__lt=limit) | unknown)
+        .order_by(F("proven_at").asc(nulls_first=True), "pk")
+        .select_related("backup__database")
+    )
+
+
+def bytes_left(*, now: datetime) -> int | None:
+    """How many stored bytes may still be read today (UTC), by all databases together; None: no limit.
+
+    Every deep look of today counts, but for the proof at creation. Negative when a large copy went over it.
+    """
+    budget = conf.get("SCRUB_BYTES_PER_DAY")
+    if budget is None:
+        return None
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    read = Verification.objects.filter(finished_at__gte=today, verdict__in=_READ, level__in=Verification.DEEP_LEVELS)
+    used = read.exclude(level=Verification.Level.CREATION).aggregate(used=Sum("backup__archive_bytes"))["used"]
+    return int(budget) - int(used or 0)
+
+
+def scrub_database(
+    database: Database,
+    *,
+    actor: Actor,
+    on_progress: ProgressCallback | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> list[Verification]:
+    """Prove the due copies of ``database`` again, within the budget of the day, and repair bad ones.
+
+    Returns the verdicts in the order in which they were found: that of a repaired copy follows the bad one.
+
+    Raises:
+        BusyError: its turn did not come. CancelledError, DeadlineError: verdicts so far stay.
+    """
+    heal_interrupted()
+
+    def work(claim: Claim) -> list[Verification]:
+        watch = claim.watch(on_progress=on_progress, is_cancelled=is_cancelled)
+        return prove_due(database, actor=actor, job=claim.job, watch=watch)
+
+    return run_inline(
+        Job.Kind.VERIFY,
+        database,
+        actor=actor,
+        trigger=Job.Trigger.COMMAND,
+        options={"due": True},
+        work=work,
+        ending_of=Ending.of_verifications,
+        is_cancelled=is_cancelled,
+    )
+
+
+def scrub_claimed_database(database: Database, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
+    """What a schedule does: the due copies, and those of the newest verified backup in any case.
+
+    Raises:
+        NotFoundError: there is nothing verified and nothing due.
+    """
+    found = prove_due(database, actor=actor, job=job, watch=watch)
+    judged = {each.backup_id for each in found}
+    try:
+        newest = newest_verified(database)
+    except NotFoundError:
+        if not found:
+            raise
+        return found
+    if newest.pk in judged or (job is not None and job.verifications.filter(backup=newest).exists()):
+        return found
+    for copy in newest.copies.filter(state__in=Copy.STORED_STATES):
+        found += _prove(newest, copy, actor=actor, job=job, watch=watch)
+    return found
+
+
+def prove_due(database: Database, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
+    """:func:`scrub_database` for the owner of ``job``."""
+    found: list[Verification] = []
+    for copy in _half_repaired(database):
+        found += _repair(copy.backup, copy, actor=actor, job=job, watch=watch)
+    for copy in due_copies(database, now=timezone.now()):
+        left = bytes_left(now=timezone.now())
+        if left is not None and left <= 0:
+            break  # a copy larger than the budget is read all the same, on a day of its own
+        watch.check()
+        found += _prove(copy.backup, copy, actor=actor, job=job, watch=watch)
+    return found
+
+
+def _half_repaired(database: Database) -> list[Copy]:
+    """Copies whose repair was interrupted."""
+    half = Copy.objects.filter(backup__database=database, state=Copy.State.REPAIRING)
+    return list(half.select_related("backup__database"))
+
+
+def _prove(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
+    verification = verify_copy(backup, copy, level=Verification.Level.FULL, actor=actor, job=job, watch=watch)
+    if verification.verdict != Verdict.FAILED:
+        return [verification]
+    return [verification, *_repair(backup, copy, actor=actor, job=job, watch=watch)]
+
+
+def _repair(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
+    """The verdict about a repaired copy; a repair that fails is recorded and tried again by the next scrub."""
+    try:
+        repaired = repair_copy(backup, copy, actor=actor, job=job, watch=watch)
+    except (CancelledError, DeadlineError):
+        raise
+    except BackupError as exc:
+        audit.record(
+            "repair",
+            actor=actor,
+            outcome=AuditEvent.Outcome.FAILED,
+            database_name=backup.database.name,
+            subject=backup.pk,
+            detail=f"{copy.destination}: {exc.message}",
+        )
+        return []
+    return [] if repaired is None else [repaired]

@@ -1,0 +1,325 @@
+"""Scrubbing: each copy is proven again when it is time, within a budget, and a bad one is repaired."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
+
+from backups_app import destinations
+from backups_app.core.errors import BackupError, DiskFullError, NotFoundError
+from backups_app.core.progress import Watch
+from backups_app.destinations import LocalDestination
+from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verification
+from backups_app.services.jobs import ask_due, ask_verify
+from backups_app.services.jobs.run import run_job
+from backups_app.services.names import stored_names
+from backups_app.services.scrub import bytes_left, due_copies, scrub_claimed_database, scrub_database
+from backups_app.services.verify import verify_backup
+from tests.conftest import ACTOR
+from tests.support import bytes_in, names_in
+
+MakeBackup = Callable[..., Backup]
+
+
+@pytest.fixture
+def far(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A second destination, named ``far``."""
+    folder = home.parent / "far"
+    monkeypatch.setitem(destinations._DESTINATIONS, "far", lambda: LocalDestination(folder, name="far"))
+    return folder
+
+
+def proven(backup: Backup, *, days_ago: float) -> Backup:
+    """The backup, as if its last deep proof had been that long ago."""
+    moment = timezone.now() - timedelta(days=days_ago)
+    backup.verifications.update(started_at=moment, finished_at=moment)
+    backup.copies.update(stored_at=moment, checked_at=moment)
+    return backup
+
+
+def copied(backup: Backup, home: Path, folder: Path) -> Copy:
+    """A second verified copy of a backup."""
+    for name in stored_names(backup.archive_name)[:2]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(home / "archives" / name, folder / name)
+    now = timezone.now()
+    return Copy.objects.create(
+        backup=backup, destination="far", name=backup.archive_name, state="verified", stored_at=now, checked_at=now
+    )
+
+
+def rot(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x01
+    path.write_bytes(content)
+
+
+def verdicts(found: list[Verification]) -> list[tuple[str, str]]:
+    return [(each.destination, each.verdict) for each in found]
+
+
+# What is due
+
+
+def test_a_copy_is_due_when_its_last_deep_proof_is_old(shop: Database, make_backup: MakeBackup):
+    old, older, young = (make_backup(shop) for _ in range(3))
+    proven(old, days_ago=31)
+    proven(older, days_ago=60)
+    proven(young, days_ago=29)
+    assert [each.backup_id for each in due_copies(shop, now=timezone.now())] == [older.pk, old.pk]
+    assert [each.backup_id for each in scrub_database(shop, actor=ACTOR)] == [older.pk, old.pk]
+    assert due_copies(shop, now=timezone.now()) == []
+    assert old.verifications.count() == 2, "the history of verdicts is kept"
+
+
+def test_a_quick_look_is_no_deep_proof(shop: Database, make_backup: MakeBackup):
+    backup = proven(make_backup(shop), days_ago=31)
+    verify_backup(backup, level="quick", actor=ACTOR)
+    assert len(due_copies(shop, now=timezone.now())) == 1
+    verify_backup(backup, level="drill", actor=ACTOR)
+    assert due_copies(shop, now=timezone.now()) == []
+
+
+def test_the_time_between_proofs_is_a_setting(shop: Database, make_backup: MakeBackup, settings: Settings):
+    proven(make_backup(shop), days_ago=2)
+    settings.BACKUPS = {**settings.BACKUPS, "VERIFY_DAYS": 1}
+    assert len(due_copies(shop, now=timezone.now())) == 1
+
+
+def test_a_copy_that_could_not_be_reached_is_due_until_it_can(shop: Database, make_backup: MakeBackup, home: Path):
+    backup = make_backup(shop)
+    (home / "archives").rename(home / "unmounted")
+    verify_backup(backup, level="full", actor=ACTOR)
+    assert verdicts(scrub_database(shop, actor=ACTOR)) == [("local", "unreachable")]
+    backup.refresh_from_db()
+    assert backup.state == "verified", "nothing is known against it"
+    assert not Verification.objects.filter(verdict="failed").exists()
+    (home / "unmounted").rename(home / "archives")
+    assert verdicts(scrub_database(shop, actor=ACTOR)) == [("local", "passed")]
+    assert scrub_database(shop, actor=ACTOR) == []
+
+
+def test_pruned_and_other_databases_backups_are_not_due(shop: Database, make_backup: MakeBackup):
+    gone = proven(make_backup(shop), days_ago=99)
+    Backup.objects.filter(pk=gone.pk).update(state="pruning", pruning_at=timezone.now(), prune_reason="x")
+    assert due_copies(shop, now=timezone.now()) == []
+    assert due_copies(Database.objects.create(name="other", path="/x"), now=timezone.now()) == []
+
+
+# The budget
+
+
+def test_the_budget_of_a_day_ends_the_run_and_the_rest_waits(
+    shop: Database, make_backup: MakeBackup, settings: Settings
+):
+    backups = [proven(make_backup(shop), days_ago=90 - number) for number in range(3)]
+    size = backups[0].archive_bytes
+    assert size is not None
+    settings.BACKUPS = {**settings.BACKUPS, "SCRUB_BYTES_PER_DAY": size + 1}
+    assert bytes_left(now=timezone.now()) == size + 1
+    assert [each.backup_id for each in scrub_database(shop, actor=ACTOR)] == [backups[0].pk, backups[1].pk]
+    left = bytes_left(now=timezone.now())
+    assert left is not None
+    assert left <= 0
+    assert scrub_database(shop, actor=ACTOR) == []
+    tomorrow = timezone.now() + timedelta(days=1)
+    assert bytes_left(now=tomorrow) == size + 1
+
+
+def test_a_copy_larger_than_the_budget_is_read_all_the_same(
+    shop: Database, make_backup: MakeBackup, settings: Settings
+):
+    proven(make_backup(shop), days_ago=90)
+    settings.BACKUPS = {**settings.BACKUPS, "SCRUB_BYTES_PER_DAY": 1}
+    assert verdicts(scrub_database(shop, actor=ACTOR)) == [("local", "passed")]
+
+
+def test_there_may_be_no_budget(settings: Settings, home: Path):
+    settings.BACKUPS = {**settings.BACKUPS, "SCRUB_BYTES_PER_DAY": None}
+    assert bytes_left(now=timezone.now()) is None
+
+
+# Repair
+
+
+def test_bit_rot_in_one_of_two_copies_is_found_and_repaired(
+    shop: Database, make_backup: MakeBackup, home: Path, far: Path, archive_of: Callable[[Backup], Path]
+):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    proven(backup, days_ago=31)
+    good = bytes_in(far)
+    rot(archive_of(backup))
+    found = scrub_database(shop, actor=ACTOR)
+    assert sorted(verdicts(found)) == [("far", "passed"), ("local", "failed"), ("local", "passed")]
+    assert bytes_in(home / "archives") == good
+    backup.refresh_from_db()
+    assert (backup.state, set(backup.copies.values_list("state", flat=True))) == ("verified", {"verified"})
+    assert [each.verdict for each in backup.verifications.filter(destination="local").order_by("pk")] == [
+        "passed",
+        "failed",
+        "passed",
+    ]
+    event = AuditEvent.objects.get(action="repair")
+    assert (event.outcome, event.detail) == ("done", "local from far: passed")
+    assert scrub_database(shop, actor=ACTOR) == [], "it is told once"
+    assert names_in(home / "scratch") == set()
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["archive", "manifest"])
+@pytest.mark.parametrize("harm", ["rot", "truncate"])
+def test_archive_and_manifest_are_repaired(
+    shop: Database, make_backup: MakeBackup, home: Path, far: Path, index: int, harm: str
+):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    proven(backup, days_ago=31)
+    path = far / stored_names(backup.archive_name)[index]
+    if harm == "rot":
+        rot(path)
+    else:
+        path.write_bytes(b"")
+    scrub_database(shop, actor=ACTOR)
+    assert bytes_in(far) == bytes_in(home / "archives")
+    assert set(backup.copies.values_list("state", flat=True)) == {"verified"}
+
+
+def test_without_another_good_copy_nothing_is_removed(
+    shop: Database, make_backup: MakeBackup, home: Path, archive_of: Callable[[Backup], Path]
+):
+    backup = proven(make_backup(shop), days_ago=31)
+    rot(archive_of(backup))
+    before = bytes_in(home / "archives")
+    assert verdicts(scrub_database(shop, actor=ACTOR)) == [("local", "failed")]
+    assert bytes_in(home / "archives") == before
+
+
+def test_two_bad_copies_are_left_as_they_are(
+    shop: Database, make_backup: MakeBackup, home: Path, far: Path, archive_of: Callable[[Backup], Path]
+):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    proven(backup, days_ago=31)
+    rot(archive_of(backup))
+    (far / backup.archive_name).write_bytes(b"gone")
+    before = bytes_in(far) | bytes_in(home / "archives")
+    scrub_database(shop, actor=ACTOR)
+    backup.refresh_from_db()
+    assert backup.state == "failed"
+    assert bytes_in(far) | bytes_in(home / "archives") == before
+
+
+def test_a_fault_of_the_data_is_no_fault_of_the_copy(shop: Database, make_backup: MakeBackup, home: Path, far: Path):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    proven(backup, days_ago=31)
+    Database.objects.filter(pk=shop.pk).update(required_tables=["missing"])
+    shop.refresh_from_db()
+    before = {path: path.stat().st_ino for path in far.rglob("*") if path.is_file()}
+    scrub_database(shop, actor=ACTOR)
+    assert {path: path.stat().st_ino for path in far.rglob("*") if path.is_file()} == before
+    assert not AuditEvent.objects.filter(action="repair").exists()
+
+
+def test_a_repair_that_was_interrupted_is_finished_by_the_next_scrub(
+    shop: Database, make_backup: MakeBackup, home: Path, far: Path, monkeypatch: pytest.MonkeyPatch
+):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    proven(backup, days_ago=31)
+    rot(far / backup.archive_name)
+
+    class Full(LocalDestination):
+        def store(self, source: Path, name: str) -> None:
+            raise DiskFullError("The disk is full.", "Free some space.")
+
+    with monkeypatch.context() as patch:
+        patch.setitem(destinations._DESTINATIONS, "far", lambda: Full(far, name="far"))
+        found = scrub_database(shop, actor=ACTOR)
+        assert ("far", "failed") in verdicts(found)
+        assert backup.copies.get(destination="far").state == "repairing"
+        assert AuditEvent.objects.get(action="repair").outcome == "failed"
+        assert verify_backup(backup, level="quick", actor=ACTOR)[0].destination == "local", "the good one is there"
+    assert verdicts(scrub_database(shop, actor=ACTOR)) == [("far", "passed")]
+    assert bytes_in(far) == bytes_in(home / "archives")
+
+
+def test_an_unreachable_store_is_not_repaired(shop: Database, make_backup: MakeBackup, home: Path, far: Path):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    proven(backup, days_ago=31)
+    far.rename(far.with_name("unmounted"))
+    assert sorted(verdicts(scrub_database(shop, actor=ACTOR))) == [("far", "unreachable"), ("local", "passed")]
+    assert not far.exists(), "nothing is written to where a disk would be mounted"
+
+
+# As a job
+
+
+def done(job: Job) -> Job:
+    run_job(job.pk)
+    job.refresh_from_db()
+    return job
+
+
+def test_a_schedule_proves_what_is_due_and_the_newest(shop: Database, make_backup: MakeBackup):
+    old, fresh, newest = (make_backup(shop) for _ in range(3))
+    proven(old, days_ago=31)
+    found = scrub_claimed_database(shop, actor=ACTOR, job=None, watch=Watch())
+    assert [each.backup_id for each in found] == [old.pk, newest.pk]
+    assert fresh.verifications.count() == 1
+
+
+def test_a_schedule_without_anything_to_look_at_says_so(shop: Database):
+    with pytest.raises(NotFoundError, match="no verified backup"):
+        scrub_claimed_database(shop, actor=ACTOR, job=None, watch=Watch())
+
+
+def test_the_job_of_a_scrub_fails_when_a_copy_was_bad(shop: Database, make_backup: MakeBackup, home: Path, far: Path):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    proven(backup, days_ago=31)
+    rot(far / backup.archive_name)
+    job = done(ask_due(shop, actor=ACTOR, trigger="command"))
+    assert (job.state, job.failure_code) == ("failed", "verification_failed")
+    assert job.outcome.endswith("did not pass); it was replaced by a good copy")
+    assert done(ask_due(shop, actor=ACTOR, trigger="command")).state == "succeeded"
+
+
+def test_who_asks_for_one_backup_while_a_scrub_waits_gets_both(shop: Database, make_backup: MakeBackup):
+    old, asked, newest = (make_backup(shop) for _ in range(3))
+    proven(old, days_ago=31)
+    scrub = ask_due(shop, actor=ACTOR, trigger="schedule")
+    (joined,) = ask_verify([asked], level="quick", actor=ACTOR, trigger="admin")
+    assert joined.pk == scrub.pk
+    job = done(joined)
+    assert {each.backup_id: each.level for each in job.verifications.all()} == {
+        old.pk: "full",
+        newest.pk: "full",
+        asked.pk: "quick",
+    }
+
+
+def test_a_backup_that_was_pruned_since_it_was_asked_for_is_nobodys_loss(shop: Database, make_backup: MakeBackup):
+    backup = make_backup(shop)
+    (job,) = ask_verify([backup], level="full", actor=ACTOR, trigger="admin")
+    Backup.objects.filter(pk=backup.pk).update(state="pruning", pruning_at=timezone.now(), prune_reason="x")
+    assert done(job).state == "succeeded"
+
+
+def test_a_repair_that_fails_raises_nothing(shop: Database, make_backup: MakeBackup, monkeypatch: pytest.MonkeyPatch):
+    from backups_app.services import scrub
+
+    def fail(*_args: object, **_options: object) -> None:
+        raise BackupError("no", "hint")
+
+    monkeypatch.setattr(scrub, "repair_copy", fail)
+    backup = proven(make_backup(shop), days_ago=31)
+    backup.copies.update(state="repairing")
+    assert scrub_database(shop, actor=ACTOR) == []
