@@ -53,6 +53,15 @@ DEFAULTS: dict[str, Any] = {
     "WEBHOOK_URLS": None,
     # A dead man's switch: called after each backup, with /fail after each failure. Secret as well.
     "HEARTBEAT_URL": None,
+    # Public age recipients (age1…), a list or a text. Any of them turns encryption on; see encryption.py.
+    "AGE_RECIPIENTS": None,
+    "AGE_RECIPIENTS_FILE": None,
+    # A file with secret age keys, for verifying and restoring on this host. Not needed for making backups.
+    "AGE_IDENTITY_FILE": None,
+    # The passphrase of that file, when it has one. Secret: better $BACKUPS_AGE_PASSPHRASE_FILE.
+    "AGE_PASSPHRASE": None,
+    # How long a proof that somebody can open archives for a recipient counts.
+    "AGE_PROOF_MONTHS": 6,
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }
