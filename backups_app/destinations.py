@@ -25,6 +25,8 @@ class LocalDestination:
     """A folder on this host."""
 
     name = LOCAL
+    is_remote = False
+    """Whether what is stored leaves this host: it must be encrypted for proven keys then."""
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -37,6 +37,7 @@ def backup_document(backup: Backup) -> Document:
         "sha256": backup.sha256 or None,
         "archive_sha256": backup.archive_sha256 or None,
         "encrypted": backup.is_encrypted,
+        "key_ids": [each[:16] for each in backup.key_ids],
         "tables": backup.tables,
         "copies": [
             {"destination": copy.destination, "name": copy.name, "state": copy.state} for copy in backup.copies.all()

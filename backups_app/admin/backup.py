@@ -163,6 +163,12 @@ class BackupAdmin(EvidenceAdmin):
         if not backup.archive_sha256:
             return display.DASH
         name = backup.archive_name.rsplit("/", 1)[-1]
+        if backup.is_encrypted:
+            return format_html(
+                '<code class="walsafe-command">age -d -i KEYFILE -o recovered.zst {} '
+                "&amp;&amp; zstd -d recovered.zst -o recovered.sqlite3</code>",
+                name,
+            )
         return format_html('<code class="walsafe-command">zstd -d {} -o recovered.sqlite3</code>', name)
 
     @admin.display(description=gettext_lazy("jobs"))

@@ -16,8 +16,18 @@ from ..core.errors import KeyMissingError, VerificationError
 from ..core.files import scratch_folder
 from ..core.manifest import Manifest
 from ..core.progress import ProgressCallback, Watch
-from ..core.verify import STORED_BYTES, Check, failures, reason_of, verdict_for, verify_full, verify_quick
+from ..core.verify import (
+    STORED_BYTES,
+    Check,
+    LockedError,
+    failures,
+    reason_of,
+    verdict_for,
+    verify_full,
+    verify_quick,
+)
 from ..destinations import get_destination
+from ..encryption import Keyring
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Job, Verification
 from ..models.backup import Verdict
@@ -38,12 +48,15 @@ def verify_backup(
     *,
     level: str,
     actor: Actor,
+    keyring: Keyring | None = None,
     on_progress: ProgressCallback | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> list[Verification]:
     """Verify each stored copy of ``backup`` at ``level`` and record one verdict per copy.
 
-    An unreachable store is recorded as ``unreachable``, never as ``failed``. The states of copy
+    An unreachable store is recorded as ``unreachable``, never as ``failed``; an encrypted copy with
+    the right stored bytes that no key opens as ``key_missing``. ``keyring``: the identities to try
+    in place of those of the settings. The states of copy
     and backup follow the evidence: see :func:`_settle`.
 
     Raises:
@@ -56,7 +69,7 @@ def verify_backup(
 
     def work(claim: Claim) -> list[Verification]:
         watch = claim.watch(on_progress=on_progress, is_cancelled=is_cancelled)
-        return verify_claimed_backup(backup, level=level, actor=actor, job=claim.job, watch=watch)
+        return verify_claimed_backup(backup, level=level, actor=actor, job=claim.job, watch=watch, keyring=keyring)
 
     return run_inline(
         Job.Kind.VERIFY,
@@ -71,11 +84,14 @@ def verify_backup(
 
 
 def verify_claimed_backup(
-    backup: Backup, *, level: str, actor: Actor, job: Job | None, watch: Watch
+    backup: Backup, *, level: str, actor: Actor, job: Job | None, watch: Watch, keyring: Keyring | None = None
 ) -> list[Verification]:
     """:func:`verify_backup` for the owner of ``job``."""
-    copies = require_copies(backup)
-    return [_verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch) for copy in copies]
+    keyring = keyring or Keyring.configured()
+    return [
+        _verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch, keyring=keyring)
+        for copy in require_copies(backup)
+    ]
 
 
 def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
@@ -96,14 +112,14 @@ def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
 
 
 def _verify_copy(
-    backup: Backup, copy: Copy, *, level: str, actor: Actor, job: Job | None, watch: Watch
+    backup: Backup, copy: Copy, *, level: str, actor: Actor, job: Job | None, watch: Watch, keyring: Keyring
 ) -> Verification:
     started_at = timezone.now()
     checks: list[Check] = []
     verdict, reason, hint = str(Verdict.PASSED), "", ""
     try:
         with scratch_folder(conf.scratch_folder(), f"verify-{uuid.uuid4().hex}") as scratch:
-            _check_copy(backup, copy, checks, level=level, scratch=scratch, watch=watch)
+            _check_copy(backup, copy, checks, level=level, scratch=scratch, watch=watch, keyring=keyring)
         if failures(checks):
             verdict, reason = Verdict.FAILED, reason_of(checks)
             hint = "Use another copy, or an older verified backup; then look at the disk of this destination."
@@ -137,7 +153,16 @@ def _verify_copy(
     return verification
 
 
-def _check_copy(backup: Backup, copy: Copy, checks: list[Check], *, level: str, scratch: Path, watch: Watch) -> None:
+def _check_copy(
+    backup: Backup,
+    copy: Copy,
+    checks: list[Check],
+    *,
+    level: str,
+    scratch: Path,
+    watch: Watch,
+    keyring: Keyring,
+) -> None:
     """Append the checks made; those made before an error stay as evidence."""
     manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
     checks.append(Check(name="manifest", ok=True, evidence=f"SHA-256 {backup.manifest_sha256}"))
@@ -147,9 +172,19 @@ def _check_copy(backup: Backup, copy: Copy, checks: list[Check], *, level: str, 
     if level == Verification.Level.QUICK:
         checks += verify_quick(open_stored, manifest, watch=watch)
         return
-    checks += verify_full(
-        open_stored, manifest, required_tables=required_tables(backup.database), scratch=scratch, watch=watch
-    )
+    try:
+        keys = keyring.keys_for(manifest)
+    except KeyMissingError:
+        checks += verify_quick(open_stored, manifest, watch=watch)
+        if failures(checks):  # damage is told apart from a missing key
+            return
+        raise
+    tables = required_tables(backup.database)
+    try:
+        checks += verify_full(open_stored, manifest, required_tables=tables, scratch=scratch, watch=watch, keys=keys)
+    except LockedError as exc:
+        checks += exc.checks
+        raise
 
 
 def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
@@ -184,6 +219,7 @@ def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
 
 def _passed_deep_proof(backup: Backup, copy: Copy) -> bool:
     deep = backup.verifications.filter(destination=copy.destination, level__in=_DEEP_LEVELS)
+    deep = deep.exclude(verdict=Verdict.KEY_MISSING)  # that one saw the stored bytes only
     last = next((each for each in deep.order_by("-finished_at", "-pk") if _read_what_was_written(each)), None)
     return last is not None and last.verdict == Verdict.PASSED
 

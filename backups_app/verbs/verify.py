@@ -22,6 +22,7 @@ from ..services.jobs import ask_verify
 from ..services.verify import verify_backup
 from .enqueue import add_enqueue, report_queued
 from .find import find_backup
+from .identity import add_identity, keyring_of, refuse_queued_identity
 from .output import Output
 
 HELP = "verify stored backups and record the verdicts"
@@ -39,12 +40,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ids", nargs="*", metavar="ID", help="ids of backups, or their beginnings")
     parser.add_argument("--all", action="store_true", help="every stored backup")
     parser.add_argument("--level", choices=["quick", "full"], default="full", help="how deep (default: full)")
+    add_identity(parser)
     add_enqueue(parser)
 
 
 def run(options: dict[str, Any], output: Output) -> int:
     """Verify each backup; one that fails does not stop the others."""
+    refuse_queued_identity(options)
     backups, codes = _chosen(options, output)
+    keyring = keyring_of(options)  # one for all: a passphrase is asked for once
     if options["enqueue"]:
         report_queued(_ask(backups, options["level"], codes, output), output)
         return combined_exit_code(codes)
@@ -60,6 +64,7 @@ def run(options: dict[str, Any], output: Output) -> int:
                         backup,
                         level=options["level"],
                         actor=Actor.system(),
+                        keyring=keyring,
                         on_progress=on_progress,
                         is_cancelled=is_cancelled,
                     )
