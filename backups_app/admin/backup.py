@@ -67,6 +67,7 @@ class BackupAdmin(EvidenceAdmin):
                     "archive_sha256",
                     "content_sha256",
                     "manifest_sha256",
+                    "encrypted_for",
                 ],
             },
         ),
@@ -187,6 +188,11 @@ class BackupAdmin(EvidenceAdmin):
     def remarks_list(self, backup: Backup) -> str:
         """What an operator should know."""
         return " ".join(backup.remarks) or display.DASH
+
+    @admin.display(description=gettext_lazy("encrypted for"))
+    def encrypted_for(self, backup: Backup) -> str:
+        """The keys that open the archive."""
+        return ", ".join(f"{each[:16]}…" for each in backup.key_ids) or display.DASH
 
     # Verify
 
