@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +22,9 @@ from backups_app.encryption import Keyring
 from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Restore, Verification
 from backups_app.services.create import create_backup
 from backups_app.services.extract import extract_backup
+from backups_app.services.heal import heal_interrupted
+from backups_app.services.jobs import ask_restore
+from backups_app.services.jobs.run import run_job
 from backups_app.services.restores import approve_restore, request_restore, run_restore, undo_restore
 from backups_app.services.restores import run as run_module
 from backups_app.services.restores.guards import GuardError
@@ -26,7 +32,7 @@ from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
 from tests.keys import Key, stock_restore, wrapped
 from tests.services.restores.conftest import ANNA, BEN
-from tests.support import bytes_in, connected, content_of, names_in
+from tests.support import PROJECT, bytes_in, connected, content_of, names_in, needs_tool
 
 MakeBackup = Callable[..., Backup]
 Encrypting = Callable[..., None]
@@ -431,3 +437,50 @@ def test_nobody_is_asked_for_plain_archives(shop: Database, make_backup: MakeBac
 
     protected = wrapped(key, tmp_path / "protected", passphrase="x")
     assert verdict(make_backup(shop), keyring=Keyring([protected], ask_passphrase=ask)).verdict == "passed"
+
+
+# Workers, the dead, and the words on paper
+
+
+def test_a_worker_without_the_key_leaves_the_approval_unused(locked: Backup, key: Key, shop_file: Path):
+    change(shop_file)
+    restore = request_restore(locked, locked.database, reason="x", actor=ANNA, keyring=ring(key))
+    job = ask_restore(approve_restore(restore, actor=BEN), actor=BEN, trigger="admin")
+    run_job(job.pk)
+    job.refresh_from_db()
+    restore.refresh_from_db()
+    assert (job.state, job.failure_code) == ("failed", "key_missing")
+    assert restore.state == Restore.State.APPROVED
+    assert live_rows(shop_file) == {"product": 4, "sale": 0}
+
+
+def test_what_a_killed_process_stored_is_removed(shop: Database, home: Path):
+    name = "shop/2026/shop-20260304T050607Z-abc.sqlite3.zst.age"
+    row = Backup.objects.create(database=shop, trigger="command", archive_name=name)
+    folder = home / "archives" / "shop" / "2026"
+    folder.mkdir(parents=True)
+    for each in (name.rsplit("/", 1)[-1], "shop-20260304T050607Z-abc.manifest.json"):
+        (folder / each).write_bytes(b"half")
+    heal_interrupted()
+    row.refresh_from_db()
+    assert row.state == "failed"
+    assert names_in(folder) == set()
+
+
+@pytest.mark.parametrize("page", ["docs/encryption.md", "docs/recovery.md"])
+def test_the_commands_of_the_pages_give_the_database(
+    locked: Backup, key: Key, archive_of: Callable[[Backup], Path], shop_file: Path, tmp_path: Path, page: str
+):
+    text = (PROJECT / page).read_text()
+    blocks = [each for each in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "age -d -i backup.key -o" in each]
+    assert len(blocks) == 1
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (named,) = set(re.findall(r"\S+\.zst\.age", blocks[0]))
+    shutil.copy(archive_of(locked), folder / named)
+    shutil.copy(key.path, folder / "backup.key")
+    needs_tool("age")
+    done = subprocess.run(["bash", "-e", "-c", blocks[0]], cwd=folder, capture_output=True, text=True, check=True)
+    if "sha256sum" in blocks[0]:
+        assert locked.sha256 in done.stdout
+    assert content_of(folder / "recovered.sqlite3") == content_of(shop_file)
