@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from django.core.checks import CheckMessage, Error, Info, register
 from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import ImproperlyConfigured
 
-from . import conf
+from . import conf, encryption
+from .core.errors import BackupError
 from .core.retention import RULES
 from .core.site_checks import find_site_check
 from .core.sqlite import has_wal_reset_bug
@@ -128,6 +130,11 @@ def _is_drill_checks(value: object) -> bool:
     )
 
 
+def _is_text_or_texts(value: object) -> bool:
+    texts = value if isinstance(value, list | tuple) else [value]
+    return value is None or all(isinstance(each, str) for each in texts)
+
+
 # Setting → is the value usable, and what it should be.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "HOME": (lambda value: value is None or isinstance(value, str | Path), "a path"),
@@ -164,12 +171,17 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "DRILL_CHECKS": (_is_drill_checks, "a list of dotted names, or a dict of database name to such a list"),
     "DRILL_CHECK_SECONDS": (lambda value: _is_number(value) and value > 0, "a positive number of seconds"),
+    "AGE_RECIPIENTS": (_is_text_or_texts, "an age recipient (age1…), or a list of them"),
+    "AGE_RECIPIENTS_FILE": (lambda value: value is None or isinstance(value, str | Path), "a path, or None"),
+    "AGE_IDENTITY_FILE": (lambda value: value is None or isinstance(value, str | Path), "a path, or None"),
+    "AGE_PASSPHRASE": (lambda value: value is None or isinstance(value, str), "a text, or None"),
+    "AGE_PROOF_MONTHS": (lambda value: _is_number(value) and 0 < value <= 120, "a number of months, at most 120"),
     "ZSTD_LEVEL": (lambda value: isinstance(value, int) and 1 <= value <= 19, "a whole number from 1 to 19"),
     "ZSTD_WORKERS": (lambda value: isinstance(value, int) and 0 <= value <= 16, "a whole number from 0 to 16"),
 }
 
-# Their values hold tokens, which belong in no message.
-_SECRET_NAMES = ("WEBHOOK_URLS", "HEARTBEAT_URL")
+# Their values hold tokens, or a secret key in the wrong place, which belong in no message.
+_SECRET_NAMES = ("WEBHOOK_URLS", "HEARTBEAT_URL", "AGE_RECIPIENTS", "AGE_PASSPHRASE")
 
 
 @register(TAG)
@@ -249,6 +261,47 @@ def check_secrets(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> li
         if fault:
             hint = f"Give http or https addresses in BACKUPS_{name}, or a file with them in BACKUPS_{name}_FILE."
             found.append(Error(fault, hint=hint, id="backups.E020"))
+    return found
+
+
+@register(TAG)
+def check_keys(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """Every recipient can be used, and no identity lies where others can read it."""
+    found: list[CheckMessage] = []
+    try:
+        encryption.recipients()
+    except BackupError as exc:
+        # Nothing may be backed up then: a plain archive in place of an encrypted one is a leak.
+        found.append(
+            Error(f"The recipients of archives cannot be used: {exc.message}", hint=exc.hint, id="backups.E040")
+        )
+    except (TypeError, ValueError, ImproperlyConfigured):
+        return found  # check_settings has said so
+    with suppress(ImproperlyConfigured):  # no home: check_home has said so
+        for path in encryption.identity_files():
+            found += _check_identity_file(path)
+    return found
+
+
+def _check_identity_file(path: Path) -> list[CheckMessage]:
+    found: list[CheckMessage] = []
+    name = encryption.public_folder_with(path)
+    if name:
+        found.append(
+            CheckWarning(
+                f"The identity file lies inside {name}.",
+                hint="Move it away, and treat its keys as disclosed if others could fetch it.",
+                id="backups.W040",
+            )
+        )
+    if encryption.is_readable_by_others(path):
+        found.append(
+            CheckWarning(
+                "The identity file may be read by other accounts of this machine.",
+                hint=f"chmod 600 {path}",
+                id="backups.W041",
+            )
+        )
     return found
 
 
@@ -343,7 +396,7 @@ def check_drills(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> lis
                 CheckWarning(
                     f"The drill check {name!r} cannot be used: {type(exc).__name__}: {exc}",
                     hint="Give dotted names of callables in BACKUPS['DRILL_CHECKS'].",
-                    id="backups.W040",
+                    id="backups.W050",
                 )
             )
     return found

@@ -68,6 +68,15 @@ DEFAULTS: dict[str, Any] = {
     "DRILL_CHECKS": [],
     # Longest time for one of them.
     "DRILL_CHECK_SECONDS": 60,
+    # Public age recipients (age1…), a list or a text. Any of them turns encryption on; see encryption.py.
+    "AGE_RECIPIENTS": None,
+    "AGE_RECIPIENTS_FILE": None,
+    # A file with secret age keys, for verifying and restoring on this host. Not needed for making backups.
+    "AGE_IDENTITY_FILE": None,
+    # The passphrase of that file, when it has one. Secret: better $BACKUPS_AGE_PASSPHRASE_FILE.
+    "AGE_PASSPHRASE": None,
+    # How long a proof that somebody can open archives for a recipient counts.
+    "AGE_PROOF_MONTHS": 6,
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }

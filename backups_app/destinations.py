@@ -24,6 +24,9 @@ LOCAL = "local"
 class LocalDestination:
     """A folder on this host."""
 
+    is_remote = False
+    """Whether what is stored leaves this host: it must be encrypted for proven keys then."""
+
     def __init__(self, root: Path, *, name: str = LOCAL) -> None:
         self._root = root
         self.name = name

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from .core.manifest import utc_text
 from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
+from .services.keys.keygen import NewKey
+from .services.keys.proof import Challenge
+from .services.keys.report import KeyReport
 from .services.notifications.trial import Trial
 from .services.prune import Judged
 from .services.status import Health
@@ -38,6 +42,7 @@ def backup_document(backup: Backup) -> Document:
         "sha256": backup.sha256 or None,
         "archive_sha256": backup.archive_sha256 or None,
         "encrypted": backup.is_encrypted,
+        "key_ids": [each[:16] for each in backup.key_ids],
         "tables": backup.tables,
         "copies": [
             {"destination": copy.destination, "name": copy.name, "state": copy.state} for copy in backup.copies.all()
@@ -85,6 +90,55 @@ def judged_document(judged: Judged) -> Document:
         "archive_bytes": backup.archive_bytes,
         "held": backup.is_held,
         "reason": judged.decision.reason,
+    }
+
+
+def new_key_document(key: NewKey) -> Document:
+    """A key just made: its public half, and where the secret one is."""
+    return {
+        "recipient": key.recipient,
+        "key_id": key.key_id,
+        "file": str(key.path),
+        "created_at": _time(key.created_at),
+    }
+
+
+def key_document(key: KeyReport) -> Document:
+    """What is known of a key."""
+    return {
+        "recipient": key.recipient.public,
+        "key_id": key.recipient.key_id,
+        "configured": key.is_configured,
+        "proven": key.is_proven,
+        "proof": key.proof,
+        "proven_at": _time(key.recipient.proven_at),
+        "proven_until": _time(key.proof_due_at),
+        "first_used_at": _time(key.recipient.first_used_at),
+        "retired_at": _time(key.recipient.retired_at),
+        "identity_at_hand": key.is_at_hand,
+        "archives": key.archives,
+        "archives_only_by_it": key.archives_alone,
+    }
+
+
+def challenge_document(challenge: Challenge, *, path: Path | None) -> Document:
+    """A challenge. Only an identity of its recipient shows the word in it."""
+    return {
+        "recipient": challenge.recipient.public,
+        "key_id": challenge.recipient.key_id,
+        "expires_at": _time(challenge.expires_at),
+        "file": None if path is None else str(path),
+        "armored": challenge.armored,
+    }
+
+
+def lost_document(backup: Backup) -> Document:
+    """A stored archive that no key opens any more."""
+    return {
+        "backup": backup.pk,
+        "database": backup.database.name,
+        "taken_at": _time(backup.taken_at),
+        "key_ids": [each[:16] for each in backup.key_ids],
     }
 
 
@@ -230,5 +284,6 @@ def health_document(health: Health) -> Document:
             {"code": each.code, "database": each.database or None, "message": each.message, "hint": each.hint}
             for each in health.problems
         ],
+        "warnings": [{"code": each.code, "message": each.message, "hint": each.hint} for each in health.warnings],
         "notices": health.notices,
     }

@@ -65,6 +65,8 @@ def _known_secrets() -> set[str]:
         found.update(conf.webhook_urls())
     with suppress(ImproperlyConfigured):
         found.add(conf.heartbeat_url())
+    with suppress(ImproperlyConfigured):
+        found.add(str(conf.given_or_secret("AGE_PASSPHRASE")))
     return {each for each in found if len(each) >= _SHORTEST}
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from . import sample
-from .contenders import ARCHIVE_NAME, CONTENDERS, create_with_proof
+from .contenders import ARCHIVE_NAME, CONTENDERS, ENCRYPTED_NAME, Contender, create_encrypted, create_with_proof
 from .measure import Measurement, OtherWork, measure
 from .report import Results, print_report, split_page, tables, versions, write_report
 
@@ -80,18 +80,33 @@ def _rounds(database: Path, *, count: int, work: Path) -> Results:
         tempfile.TemporaryDirectory(dir=work, prefix="archive-") as folder,
         Progress(*columns, console=Console(stderr=True), transient=True) as bar,
     ):
-        create_with_proof(database, Path(folder))
-        archive = Path(folder) / ARCHIVE_NAME
+        archives = _archives(database, Path(folder))
         task = bar.add_task(database.stem, total=count * len(contenders))
         others = OtherWork()
         for _ in range(count):
             # Another order each round, so that nobody always runs after the heaviest writer.
             for contender in random.sample(contenders, len(contenders)):
-                source = archive if contender.reads_archive else database
+                source = _source(contender, database, archives)
                 measurements[contender.name].append(measure(contender, source, work=work))
                 bar.advance(task)
         share = others.share()
     return Results(database_bytes=database.stat().st_size, measurements=measurements, other_share=share)
+
+
+def _archives(database: Path, folder: Path) -> tuple[Path, Path]:
+    """A plain archive of the database and an encrypted one, each in a folder of its own."""
+    plain, encrypted = folder / "plain", folder / "encrypted"
+    for each in (plain, encrypted):
+        each.mkdir()
+    create_with_proof(database, plain)
+    create_encrypted(database, encrypted)
+    return plain / ARCHIVE_NAME, encrypted / ENCRYPTED_NAME
+
+
+def _source(contender: Contender, database: Path, archives: tuple[Path, Path]) -> Path:
+    if not contender.reads_archive:
+        return database
+    return archives[contender.reads_encrypted]
 
 
 if __name__ == "__main__":

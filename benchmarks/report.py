@@ -16,12 +16,19 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from .contenders import (
+    AGE_PIPELINE,
+    AGE_ZSTD_D,
     CONTENDERS,
     CP,
     CREATE,
+    CREATE_ENCRYPTED,
+    DBBACKUP,
     EXTRACT,
+    EXTRACT_ENCRYPTED,
     ONE_STEP,
     PIPELINE,
+    RESTIC,
+    RESTIC_CHECK,
     RESTORE,
     SHELL,
     SNAPSHOT,
@@ -39,6 +46,10 @@ _NOT_INSTALLED = "not installed"
 _RATIOS: tuple[tuple[Contender, Contender, float | None], ...] = (
     (SNAPSHOT, ONE_STEP, 1.1),
     (CREATE, PIPELINE, 1.5),
+    (CREATE_ENCRYPTED, AGE_PIPELINE, 1.2),
+    (CREATE_ENCRYPTED, RESTIC, None),
+    (CREATE_ENCRYPTED, RESTIC_CHECK, 1.0),
+    (CREATE_ENCRYPTED, DBBACKUP, None),
     (CREATE, SHELL, None),
     (CREATE, VACUUM, None),
     (CREATE, CP, None),
@@ -46,6 +57,7 @@ _RATIOS: tuple[tuple[Contender, Contender, float | None], ...] = (
     (SNAPSHOT, VACUUM, None),
     (SNAPSHOT, CP, None),
     (EXTRACT, ZSTD_D, None),
+    (EXTRACT_ENCRYPTED, AGE_ZSTD_D, None),
     (RESTORE, CP, 2.0),
 )
 """Of whom to whom, and the aim."""
@@ -129,7 +141,7 @@ def split_page(page: Path) -> tuple[str, str]:
 def versions() -> str:
     """The software and the machine that the figures belong to."""
     found = [f"Python {platform.python_version()}", f"its SQLite {sqlite3.sqlite_version}"]
-    for tool in ("sqlite3", "zstd"):
+    for tool in ("sqlite3", "zstd", "age", "restic"):
         found.append(f"{tool} {_tool_version(tool)}")
     found += [f"{os.cpu_count()} CPUs", f"{platform.system()} {platform.machine()}"]
     return ", ".join(found)
@@ -138,7 +150,8 @@ def versions() -> str:
 def _tool_version(tool: str) -> str:
     if shutil.which(tool) is None:
         return _NOT_INSTALLED
-    words = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True).stdout.split()
+    asking = "version" if tool == "restic" else "--version"
+    words = subprocess.run([tool, asking], capture_output=True, text=True, check=True).stdout.split()
     return next((word.strip(",v") for word in words if word.strip(",v")[:1].isdigit() and "." in word), "unknown")
 
 

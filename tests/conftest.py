@@ -17,6 +17,7 @@ from backups_app.services.audit import Actor
 from backups_app.services.create import create_backup
 from backups_app.services.databases import add_database
 from tests.console import Console, Finished
+from tests.keys import Key
 from tests.site import Site, copy_site, make_site
 from tests.support import build_shop
 
@@ -123,3 +124,34 @@ def site_template(fresh_catalog: Path, tmp_path_factory: pytest.TempPathFactory)
 def people_site(site_template: Path, tmp_path: Path) -> Site:
     """A site with people: anna, ben and carl may do everything, dora may ask, staff may nothing."""
     return copy_site(site_template, tmp_path / "home", roots=tmp_path)
+
+
+# Keys
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Key:
+    """An encryption key in a file."""
+    return Key(tmp_path / "key.txt")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Key:
+    """Another one."""
+    return Key(tmp_path / "other.txt")
+
+
+@pytest.fixture
+def encrypting(home: Path, settings: Settings) -> Callable[..., None]:
+    """A function that sets the recipients of archives, and the identity of this host."""
+
+    def encrypt_for(*keys: Key, identity: Path | None = None, **more: object) -> None:
+        recipients = [each.recipient for each in keys]
+        settings.BACKUPS = {
+            **settings.BACKUPS,
+            "AGE_RECIPIENTS": recipients,
+            "AGE_IDENTITY_FILE": identity,
+            **more,
+        }
+
+    return encrypt_for

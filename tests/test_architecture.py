@@ -115,7 +115,7 @@ def test_services_know_nothing_of_who_calls_them():
 
 
 def test_what_services_stand_on_knows_nothing_of_services():
-    below = modules("conf.py", "destinations.py", "routers.py", "checks.py")
+    below = modules("conf.py", "destinations.py", "encryption.py", "routers.py", "checks.py")
     assert offences(below, "backups_app.services", "backups_app.documents", *UPPER) == []
 
 
@@ -196,7 +196,7 @@ def test_a_live_database_is_never_opened_as_a_file_outside_the_engine():
 def test_every_verb_is_one_module_and_every_module_is_a_verb():
     from backups_app.management.commands.backup import VERBS
 
-    shared = {"__init__", "arguments", "enqueue", "find", "output", "restores"}
+    shared = {"__init__", "arguments", "enqueue", "find", "identity", "output", "restores"}
     found = {path.stem for path in (APP / "verbs").glob("*.py")} - shared
     assert found == {name.replace("-", "_") for name in VERBS}
 

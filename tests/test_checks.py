@@ -14,6 +14,7 @@ from pytest_django.fixtures import Settings
 from backups_app import checks
 from backups_app.conf import DEFAULTS
 from backups_app.core.sqlite import has_wal_reset_bug
+from tests.keys import Key
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -227,8 +228,8 @@ def test_every_setting_has_a_rule_and_every_default_is_usable(settings: Settings
 @pytest.mark.parametrize("name", ["no.such.module", "backups_app.drills.examples.nothing", "backups_app.drills"])
 def test_a_drill_check_that_cannot_be_called_is_named(settings: Settings, name: str):
     settings.BACKUPS = {**settings.BACKUPS, "DRILL_CHECKS": [name]}
-    assert ids() == {"backups.W040"}
-    assert repr(name) in found()["backups.W040"].msg
+    assert ids() == {"backups.W050"}
+    assert repr(name) in found()["backups.W050"].msg
 
 
 def test_an_unknown_key_gets_a_suggestion(settings: Settings):
@@ -309,3 +310,31 @@ def test_a_queue_that_loses_or_repeats_work_is_found(settings: Settings, queue: 
 def test_a_site_without_a_queue_is_told(settings: Settings):
     del settings.Q_CLUSTER
     assert ids() == {"backups.W030"}
+
+
+# Keys
+
+
+def test_recipients_that_cannot_be_used_are_an_error_without_their_text(settings: Settings, key: Key):
+    for bad in (["age1nonsense"], key.secret, "age1x, age1y"):
+        settings.BACKUPS = {**settings.BACKUPS, "AGE_RECIPIENTS": bad}
+        message = found()["backups.E040"]
+        assert key.secret not in str(message)
+    settings.BACKUPS = {**settings.BACKUPS, "AGE_RECIPIENTS": 7}
+    assert ids() == {"backups.E005"}
+    settings.BACKUPS = {**settings.BACKUPS, "AGE_RECIPIENTS": [key.recipient]}
+    assert ids() == set()
+
+
+def test_an_identity_in_a_public_folder_is_a_warning(settings: Settings, key: Key, tmp_path: Path):
+    settings.BACKUPS = {**settings.BACKUPS, "AGE_IDENTITY_FILE": str(key.path)}
+    assert ids() == set()
+    settings.MEDIA_ROOT = str(tmp_path)
+    assert ids() - {"backups.E007"} == {"backups.W040"}
+
+
+def test_an_identity_that_others_can_read_is_a_warning(settings: Settings, key: Key):
+    settings.BACKUPS = {**settings.BACKUPS, "AGE_IDENTITY_FILE": str(key.path)}
+    key.path.chmod(0o640)
+    assert ids() == {"backups.W041"}
+    assert "chmod 600" in str(found()["backups.W041"].hint)

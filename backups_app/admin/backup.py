@@ -72,6 +72,7 @@ class BackupAdmin(EvidenceAdmin):
                     "archive_sha256",
                     "content_sha256",
                     "manifest_sha256",
+                    "encrypted_for",
                 ],
             },
         ),
@@ -170,6 +171,12 @@ class BackupAdmin(EvidenceAdmin):
         if not backup.archive_sha256 or backup.is_gone:
             return display.DASH
         name = backup.archive_name.rsplit("/", 1)[-1]
+        if backup.is_encrypted:
+            return format_html(
+                '<code class="walsafe-command">age -d -i KEYFILE -o recovered.zst {} '
+                "&amp;&amp; zstd -d recovered.zst -o recovered.sqlite3</code>",
+                name,
+            )
         return format_html('<code class="walsafe-command">zstd -d {} -o recovered.sqlite3</code>', name)
 
     @admin.display(description=gettext_lazy("jobs"))
@@ -188,6 +195,11 @@ class BackupAdmin(EvidenceAdmin):
     def remarks_list(self, backup: Backup) -> str:
         """What an operator should know."""
         return " ".join(backup.remarks) or display.DASH
+
+    @admin.display(description=gettext_lazy("encrypted for"))
+    def encrypted_for(self, backup: Backup) -> str:
+        """The keys that open the archive."""
+        return ", ".join(f"{each[:16]}…" for each in backup.key_ids) or display.DASH
 
     # Verify
 

@@ -1,4 +1,4 @@
-"""Recovery without Django: ``python -m backups_app.core restore|inspect ARCHIVE``.
+"""Recovery without Django: ``python -m backups_app.core restore|inspect ARCHIVE [--identity FILE]``.
 
 Needs no settings and no catalogue; a manifest beside the archive is used when there is one.
 Exit codes are those of ``manage.py backup``.
@@ -13,10 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from .archive import Keys
 from .errors import BackupError, VerificationError, translated
 from .extract import Inspection, extract_file, inspect_file
+from .keyring import load_identities, passphrase_from_environment
 from .progress import Watch
-from .terminal import cancel_on_signal, printable, progress_bar
+from .terminal import ask_passphrase, cancel_on_signal, printable, progress_bar
 from .verify import failures, reason_of
 
 
@@ -24,16 +26,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb and return its exit code; every known failure is one readable message."""
     options = _parser().parse_args(arguments)
     try:
+        keys = _keys(options.identity)
         with cancel_on_signal() as is_cancelled, progress_bar(options.archive.name) as on_progress:
             watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled)
             if options.verb == "restore":
-                inspection = extract_file(options.archive, options.to, watch=watch)
+                inspection = extract_file(options.archive, options.to, watch=watch, keys=keys)
             else:
                 with (
                     translated("using the scratch folder"),
                     tempfile.TemporaryDirectory(prefix="walsafe-", dir=options.scratch) as scratch,
                 ):
-                    inspection = inspect_file(options.archive, scratch=Path(scratch), watch=watch)
+                    inspection = inspect_file(options.archive, scratch=Path(scratch), watch=watch, keys=keys)
         _print(inspection, is_json=options.json)
         if options.verb == "restore" and not options.json:
             print(f"restored to {printable(str(options.to))}")
@@ -49,6 +52,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _keys(files: list[Path]) -> Keys:
+    def passphrase() -> str:
+        return passphrase_from_environment() or ask_passphrase()
+
+    return Keys(identities=load_identities(files, ask_passphrase=passphrase))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m backups_app.core", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="restore|inspect")
@@ -56,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     inspect = verbs.add_parser("inspect", help="say what an archive holds and whether it is whole")
     for verb in (restore, inspect):
         verb.add_argument("archive", type=Path, metavar="ARCHIVE")
+        verb.add_argument(
+            "--identity",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FILE",
+            help="file with the secret key of an encrypted archive; may be repeated",
+        )
         verb.add_argument("--json", action="store_true", help="print one JSON document")
     restore.add_argument("--to", type=Path, metavar="FILE", required=True, help="the new file; it must not exist")
     inspect.add_argument("--scratch", type=Path, metavar="FOLDER", help="where to unpack (default: the system's)")

@@ -1,7 +1,8 @@
-"""The stored form of a snapshot: one zstd frame, streamed in constant memory.
+"""The stored form of a snapshot: one zstd frame, inside an age file when there are recipients.
 
-Writing and reading are chains of byte iterators, so that a layer (age encryption) is one more
-iterator between the compressor and the file. ``zstd -d`` restores an archive without us.
+Writing and reading are chains of byte iterators in constant memory; encryption is one more
+iterator between the compressor and the file. ``zstd -d``, or ``age -d`` and then ``zstd -d``,
+restores an archive without us.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from . import age
+from .age import FileKey, Identity, Recipient
 from .background import Background
-from .errors import UnreachableError, VerificationError, translated
+from .errors import KeyMissingError, UnreachableError, VerificationError, translated
 from .files import create_private_file
 from .progress import Watch
 
@@ -26,6 +30,10 @@ else:
     from backports import zstd
 
 SUFFIX = ".sqlite3.zst"
+"""End of an archive's name; an encrypted one has :data:`age.SUFFIX` after it."""
+
+ENCRYPTION = "age"
+"""What a manifest calls the encryption of an archive."""
 
 CHUNK_BYTES = 1 << 20
 """Piece size of all streaming: large enough for speed, small enough for constant memory."""
@@ -93,6 +101,23 @@ class WrittenArchive:
     """SHA-256 of the database file inside."""
     content_sha256: str
     """:class:`ContentDigest` of the database file inside."""
+    recipients: tuple[str, ...] = ()
+    """Who can open it; nobody needs to when it is empty."""
+    file_key: FileKey | None = field(default=None, repr=False, compare=False)
+    """Opens this one archive without an identity. It lives in memory only and is stored nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keys:
+    """What may open an encrypted archive: identities, or the key of that one file."""
+
+    identities: Sequence[Identity] = ()
+    file_key: FileKey | None = None
+
+    def opened(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """What the age file in ``pieces`` holds, binary or armored. Raises as :func:`age.decrypt`."""
+        # A chain has no close(): what is left of ``pieces`` can still be read when this was given up.
+        return age.decrypt(age.unarmored(chain(pieces)), identities=self.identities, file_key=self.file_key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +130,13 @@ class ReadArchive:
     sha256: str
     damage: VerificationError | None
     """Why the stored bytes are not a whole archive; the digest of the stored bytes holds anyway."""
+    locked: KeyMissingError | None = None
+    """No key opens it. Damage to its first bytes looks the same: compare the digest before blaming the key."""
+
+
+def stem_of(name: str) -> str:
+    """The name of an archive without what tells its format."""
+    return name.removesuffix(age.SUFFIX).removesuffix(SUFFIX)
 
 
 def read_chunks(stream: BinaryIO, *, phase: str, total_bytes: int, watch: Watch) -> Iterator[bytes]:
@@ -173,18 +205,27 @@ def decompress(pieces: Iterator[bytes], *, limit_bytes: int) -> Iterator[bytes]:
 
 
 def write_archive(
-    snapshot: Path, destination: Path, *, watch: Watch, level: int = 1, workers: int = 2
+    snapshot: Path,
+    destination: Path,
+    *,
+    watch: Watch,
+    level: int = 1,
+    workers: int = 2,
+    recipients: Sequence[Recipient] = (),
 ) -> WrittenArchive:
     """Compress ``snapshot`` (a file that nobody writes) into the new private file ``destination``.
 
-    The archive is synced to disk when this returns, and removed when this fails. Memory stays
-    constant. ``destination`` still has to be published under its final name.
+    With ``recipients`` it is encrypted for them, and what is returned holds the key of this one
+    file. The archive is synced to disk when this returns, and removed when this fails. Memory
+    stays constant. ``destination`` still has to be published under its final name.
 
     Raises:
+        InputError: the recipients cannot be used together.
         DiskFullError, BackupError: from the disk. CancelledError, DeadlineError: from ``watch``.
     """
     plain, content, stored = hashlib.sha256(), ContentDigest(), hashlib.sha256()
     content_bytes = snapshot.stat().st_size
+    file_key = FileKey.generate() if recipients else None
 
     def hash_plain(piece: bytes) -> None:
         plain.update(piece)
@@ -209,7 +250,10 @@ def write_archive(
                 with Background() as hashing, Background() as writing:
                     pieces = read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch)
                     pieces = hashed(pieces, hashing)
-                    for piece in compress(pieces, level=level, workers=workers, size_bytes=content_bytes):
+                    pieces = compress(pieces, level=level, workers=workers, size_bytes=content_bytes)
+                    if file_key is not None:
+                        pieces = age.encrypt(pieces, recipients=recipients, file_key=file_key)
+                    for piece in pieces:
                         writing.submit(keep, piece)
                         archive_bytes += len(piece)
                 synced.finish()
@@ -223,6 +267,8 @@ def write_archive(
         content_bytes=content_bytes,
         sha256=plain.hexdigest(),
         content_sha256=content.hexdigest(),
+        recipients=tuple(str(each) for each in recipients),
+        file_key=file_key,
     )
 
 
@@ -265,11 +311,13 @@ def read_archive(
     watch: Watch,
     phase: str = "read back",
     keep: Callable[[bytes], object] | None = None,
+    keys: Keys | None = None,
 ) -> ReadArchive:
     """Read a stored archive to its last byte and hash both what is stored and what is inside.
 
     ``keep`` receives the decompressed bytes, which are **not proven** until the digests have been
-    compared. ``total_bytes`` is for progress only.
+    compared. ``total_bytes`` is for progress only. ``keys`` for an encrypted archive, None for a
+    plain one.
 
     Raises:
         UnreachableError: from a store that cannot be read.
@@ -278,6 +326,7 @@ def read_archive(
     outer, inner = hashlib.sha256(), hashlib.sha256()
     archive_bytes = content_bytes = 0
     damage: VerificationError | None = None
+    locked: KeyMissingError | None = None
 
     def hashed(hashing: Background) -> Iterator[bytes]:
         nonlocal archive_bytes
@@ -288,7 +337,7 @@ def read_archive(
 
     with Background() as hashing:
         pieces = hashed(hashing)
-        contents = decompress(pieces, limit_bytes=limit_bytes)
+        contents = decompress(pieces if keys is None else keys.opened(pieces), limit_bytes=limit_bytes)
         while True:
             try:
                 content = next(contents, None)
@@ -296,6 +345,9 @@ def read_archive(
                 raise  # the store's failure says nothing about the archive
             except VerificationError as exc:
                 damage = exc
+                break
+            except KeyMissingError as exc:
+                locked = exc
                 break
             if content is None:
                 break
@@ -311,13 +363,20 @@ def read_archive(
         content_bytes=content_bytes,
         sha256=inner.hexdigest(),
         damage=damage,
+        locked=locked,
     )
 
 
 def unpack_archive(
-    open_stored: OpenStored, target: Path, *, limit_bytes: int, total_bytes: int, watch: Watch
+    open_stored: OpenStored,
+    target: Path,
+    *,
+    limit_bytes: int,
+    total_bytes: int,
+    watch: Watch,
+    keys: Keys | None = None,
 ) -> ReadArchive:
-    """Decompress a stored archive into the new private file ``target``, synced to disk.
+    """Decrypt and decompress a stored archive into the new private file ``target``, synced to disk.
 
     What is in ``target`` is **not proven** until the digests have been compared, and on failure
     it holds a part: the caller removes it.
@@ -338,7 +397,13 @@ def unpack_archive(
 
         with open_stored() as stored, Background() as writing:
             read = read_archive(
-                stored, limit_bytes=limit_bytes, total_bytes=total_bytes, watch=watch, phase="unpack", keep=keep
+                stored,
+                limit_bytes=limit_bytes,
+                total_bytes=total_bytes,
+                watch=watch,
+                phase="unpack",
+                keep=keep,
+                keys=keys,
             )
         synced.finish()
     return read

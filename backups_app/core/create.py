@@ -7,13 +7,14 @@ give the snapshot back is proven after storing, by :func:`prove_stored` on each 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .archive import SUFFIX, OpenStored, WrittenArchive, read_archive, write_archive
+from .age import Recipient
+from .archive import SUFFIX, Keys, OpenStored, WrittenArchive, read_archive, write_archive
 from .progress import Watch
 from .snapshot import Snapshot, take_snapshot
 from .verify import Check, check_database, check_reading
@@ -38,6 +39,8 @@ class CreateOptions:
     busy_timeout_seconds: float = 5.0
     compression_level: int = 1
     compression_workers: int = 2
+    recipients: Sequence[Recipient] = ()
+    """Who can open the archive; without any it is not encrypted."""
 
 
 def create_archive(
@@ -48,7 +51,7 @@ def create_archive(
     watch: Watch,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> CreatedArchive:
-    """Snapshot the live database ``source`` and compress it into ``folder`` (private, empty).
+    """Snapshot the live database ``source``, compress and encrypt it into ``folder`` (private, empty).
 
     The plaintext snapshot is removed before this returns; the archive stays for the caller to
     store. The checks may hold failures: the archive is then a true copy of a database that is
@@ -82,6 +85,7 @@ def create_archive(
                 watch=watch,
                 level=options.compression_level,
                 workers=options.compression_workers,
+                recipients=options.recipients,
             )
             checks = checking.result()
     except BaseException:
@@ -95,11 +99,21 @@ def create_archive(
 def prove_stored(open_stored: OpenStored, archive: WrittenArchive, *, watch: Watch) -> list[Check]:
     """Read a stored copy back to its last byte: does it give exactly the snapshot?
 
+    An encrypted one is opened with the key of its own that ``archive`` holds, so a host that knows
+    recipients only proves its archives too.
+
     Raises:
         UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
     """
+    keys = Keys(file_key=archive.file_key) if archive.recipients else None
     with open_stored() as stored:
-        read = read_archive(stored, limit_bytes=archive.content_bytes, total_bytes=archive.archive_bytes, watch=watch)
+        read = read_archive(
+            stored,
+            limit_bytes=archive.content_bytes,
+            total_bytes=archive.archive_bytes,
+            watch=watch,
+            keys=keys,
+        )
     return check_reading(
         read,
         archive_bytes=archive.archive_bytes,

@@ -13,17 +13,20 @@ from pathlib import Path
 
 from . import archive as archives
 from . import manifest as manifests
-from .archive import OpenStored, OverLimitError, unpack_archive
+from .age import MAGICS
+from .archive import Keys, OpenStored, OverLimitError, unpack_archive
 from .census import Census, take_census
 from .errors import DiskFullError, InputError, NotFoundError, UnreachableError, VerificationError, translated
 from .files import publish_new_file, refuse_existing
 from .manifest import Manifest
 from .progress import Watch
 from .sqlite import open_snapshot
-from .verify import Check, check_database, failures, reason_of, unpack, verify_full
+from .verify import NO_KEYS, Check, check_database, failures, reason_of, unpack, verify_full
 
 
-def extract_archive(open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: Watch) -> list[Check]:
+def extract_archive(
+    open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: Watch, keys: Keys = NO_KEYS
+) -> list[Check]:
     """Write the database of a stored archive to the new file ``target`` (mode 0600).
 
     The content goes to a temporary file beside the target, all digests are compared and the
@@ -32,10 +35,11 @@ def extract_archive(open_stored: OpenStored, manifest: Manifest, target: Path, *
     Raises:
         RefusedError: the target, or a sidecar file of it, exists. It is not touched.
         VerificationError: the archive is not what the manifest says. Nothing is left behind.
+        KeyMissingError: it is encrypted, and no key opens it. Likewise.
         UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError: likewise.
     """
     with _temporary_beside(target) as temporary:
-        checks = unpack(open_stored, manifest, temporary, watch=watch)
+        checks = unpack(open_stored, manifest, temporary, watch=watch, keys=keys)
         if not failures(checks):
             checks += check_database(temporary, expected=manifest.census, is_thorough=False, watch=watch)
         _refuse_failures(checks)
@@ -88,8 +92,7 @@ def manifest_beside(archive: Path) -> Manifest | None:
     """
     if not archive.name:
         raise InputError(f"{archive} is not a file.", "Give the path of an archive.")
-    name = archive.name.removesuffix(".age").removesuffix(archives.SUFFIX) + manifests.SUFFIX
-    path = archive.with_name(name)
+    path = archive.with_name(archives.stem_of(archive.name) + manifests.SUFFIX)
     try:
         with _opened(path, "manifest") as stream:
             return Manifest.from_bytes(stream.read(manifests.MAX_BYTES + 1))
@@ -119,7 +122,7 @@ def _opened(path: Path, what: str) -> Iterator[io.FileIO]:
         raise UnreachableError(f"The {what} {path} cannot be read: {exc.strerror}.", "Check the disk.") from exc
 
 
-def extract_file(archive: Path, target: Path, *, watch: Watch) -> Inspection:
+def extract_file(archive: Path, target: Path, *, watch: Watch, keys: Keys = NO_KEYS) -> Inspection:
     """Restore an archive file to the new file ``target`` without any catalogue.
 
     With a manifest beside the archive, everything in it is proven. Without one, the archive must
@@ -130,16 +133,16 @@ def extract_file(archive: Path, target: Path, *, watch: Watch) -> Inspection:
     """
     manifest = manifest_beside(archive)
     if manifest is not None:
-        checks = extract_archive(lambda: open_archive_file(archive), manifest, target, watch=watch)
+        checks = extract_archive(lambda: open_archive_file(archive), manifest, target, watch=watch, keys=keys)
         return _inspected(manifest, checks)
     with _temporary_beside(target) as temporary:
-        inspection = _unpack_foreign(archive, temporary, watch=watch)
+        inspection = _unpack_foreign(archive, temporary, watch=watch, keys=keys)
         _refuse_failures(inspection.checks)
         publish_new_file(temporary, target)
     return inspection
 
 
-def inspect_file(archive: Path, *, scratch: Path, watch: Watch) -> Inspection:
+def inspect_file(archive: Path, *, scratch: Path, watch: Watch, keys: Keys = NO_KEYS) -> Inspection:
     """Unpack an archive file into ``scratch`` (a private folder), check it, and remove it again.
 
     Raises: as :func:`extract_archive`, but for what the checks find.
@@ -152,11 +155,12 @@ def inspect_file(archive: Path, *, scratch: Path, watch: Watch) -> Inspection:
             required_tables=manifest.required_tables,
             scratch=scratch,
             watch=watch,
+            keys=keys,
         )
         return _inspected(manifest, checks)
     unpacked = scratch / "inspect.sqlite3"
     try:
-        return _unpack_foreign(archive, unpacked, watch=watch)
+        return _unpack_foreign(archive, unpacked, watch=watch, keys=keys)
     finally:
         unpacked.unlink(missing_ok=True)
 
@@ -173,15 +177,23 @@ def _inspected(manifest: Manifest, checks: list[Check]) -> Inspection:
     )
 
 
-def _unpack_foreign(archive: Path, target: Path, *, watch: Watch) -> Inspection:
+def _unpack_foreign(archive: Path, target: Path, *, watch: Watch, keys: Keys) -> Inspection:
     """Unpack an archive that has no manifest; its size is bounded by the free disk space."""
     with open_archive_file(archive) as stored:
         total_bytes = os.fstat(stored.fileno()).st_size
+        is_encrypted = stored.read(max(map(len, MAGICS))).startswith(MAGICS)
     with translated("unpacking the archive"):
         limit_bytes = shutil.disk_usage(target.parent).free
     read = unpack_archive(
-        lambda: open_archive_file(archive), target, limit_bytes=limit_bytes, total_bytes=total_bytes, watch=watch
+        lambda: open_archive_file(archive),
+        target,
+        limit_bytes=limit_bytes,
+        total_bytes=total_bytes,
+        watch=watch,
+        keys=keys if is_encrypted else None,
     )
+    if read.locked is not None:
+        raise read.locked
     if isinstance(read.damage, OverLimitError):
         raise DiskFullError(
             f"The archive holds more than the {limit_bytes:,} bytes that are free.",
@@ -191,7 +203,9 @@ def _unpack_foreign(archive: Path, target: Path, *, watch: Watch) -> Inspection:
     if read.damage is not None:
         checks = [Check(name="decompression", ok=False, evidence=read.damage.message)]
     else:
-        checks = [Check(name="decompression", ok=True, evidence="one whole zstd stream, checksum correct")]
+        whole = "one whole zstd stream, checksum correct"
+        evidence = f"every byte of the age file authenticated; {whole}" if is_encrypted else whole
+        checks = [Check(name="decompression", ok=True, evidence=evidence)]
         checks += check_database(target, expected=None, is_thorough=True, watch=watch)
         if not failures(checks) and read.content_bytes:
             with translated("reading the unpacked database"), open_snapshot(target) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from .errors import KeyMissingError
+from .keyring import PASSPHRASE_VARIABLE
 from .progress import ProgressCallback
 
 
@@ -90,3 +93,20 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def printable(text: str) -> str:
     """``text`` with control characters spelled out, so that a name cannot drive a terminal."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def ask_passphrase() -> str:
+    """The passphrase of an identity file, typed on the terminal without being shown.
+
+    Raises:
+        KeyMissingError: there is no terminal to ask on, or nothing was typed.
+    """
+    if not sys.stdin.isatty():
+        raise KeyMissingError(
+            "The identity file is protected by a passphrase, and there is no terminal to ask for it.",
+            f"Set {PASSPHRASE_VARIABLE}_FILE to a private file that holds it, or run this on a terminal.",
+        )
+    given = getpass.getpass("Passphrase of the identity file: ")
+    if not given:
+        raise KeyMissingError("No passphrase was given.", "Run it again and type it.")
+    return given

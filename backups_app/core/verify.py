@@ -1,8 +1,8 @@
 """Judging a copy: a list of checks, each with its evidence, and one verdict.
 
 Levels. ``quick``: the stored bytes are there and have the digest that was proven. ``full``: they
-also decompress to the proven database, which is sound (``integrity_check``), and whose census
-and required tables are as they must be. ``drill``: a restore to a new file, timed, with all checks of
+also decrypt and decompress to the proven database, which is sound (``integrity_check``), and whose
+census and required tables are as they must be. ``drill``: a restore to a new file, timed, with all checks of
 ``full`` and the site's own. ``creation`` is the proof taken when a backup is made.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .archive import OpenStored, ReadArchive, read_chunks, unpack_archive
+from .archive import ENCRYPTION, Keys, OpenStored, ReadArchive, read_chunks, unpack_archive
 from .census import Census, quoted, take_census
 from .errors import (
     SQLITE_ERRORS,
@@ -40,6 +40,10 @@ SITE_CHECK = "site check "
 """What the names of the site's own checks begin with: they judge the data, not the copy of it."""
 
 
+NO_KEYS = Keys()
+"""For archives that are not encrypted; an encrypted one stays locked."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Check:
     """One question asked of a copy and the answer found."""
@@ -53,6 +57,15 @@ class Check:
     def as_dict(self) -> dict[str, object]:
         """The check as JSON types."""
         return {"name": self.name, "ok": self.ok, "evidence": self.evidence, "advisory": self.is_advisory}
+
+
+class LockedError(KeyMissingError):
+    """No key opens an archive whose stored bytes are those that were written."""
+
+    def __init__(self, cause: KeyMissingError, *, checks: list[Check]) -> None:
+        super().__init__(cause.message, cause.hint)
+        self.checks = checks
+        """What was found before."""
 
 
 def failures(checks: list[Check]) -> list[Check]:
@@ -221,10 +234,18 @@ def _check_foreign_keys(connection: sqlite3.Connection) -> Check:
 def check_reading(
     read: ReadArchive, *, archive_bytes: int, archive_sha256: str, content_bytes: int, sha256: str
 ) -> list[Check]:
-    """Compare one complete reading of a stored archive with what it must be."""
+    """Compare one complete reading of a stored archive with what it must be.
+
+    Raises:
+        LockedError: no key opens it, and its stored bytes are right.
+    """
     checks = [
         _check_stored(read.archive_bytes, read.archive_sha256, archive_bytes, archive_sha256),
     ]
+    if read.locked is not None:
+        if failures(checks):  # damage, whatever the key: what wraps it may be what is damaged
+            return checks
+        raise LockedError(read.locked, checks=checks) from read.locked
     if read.damage is not None:
         checks.append(Check(name="decompression", ok=False, evidence=read.damage.message))
         return checks
@@ -266,7 +287,13 @@ def verify_quick(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -
 
 
 def verify_full(
-    open_stored: OpenStored, manifest: Manifest, *, required_tables: tuple[str, ...], scratch: Path, watch: Watch
+    open_stored: OpenStored,
+    manifest: Manifest,
+    *,
+    required_tables: tuple[str, ...],
+    scratch: Path,
+    watch: Watch,
+    keys: Keys = NO_KEYS,
 ) -> list[Check]:
     """Unpack the archive into ``scratch`` (a private folder) and check everything the manifest says.
 
@@ -274,11 +301,12 @@ def verify_full(
 
     Raises:
         UnreachableError: the store does not answer. DiskFullError: no room in ``scratch``.
+        LockedError: the stored bytes are right, and no key opens them.
         CancelledError, DeadlineError: from ``watch``.
     """
     unpacked = scratch / "verify.sqlite3"
     try:
-        checks = unpack(open_stored, manifest, unpacked, watch=watch)
+        checks = unpack(open_stored, manifest, unpacked, watch=watch, keys=keys)
         if not failures(checks):
             checks += check_database(
                 unpacked,
@@ -292,17 +320,25 @@ def verify_full(
         unpacked.unlink(missing_ok=True)
 
 
-def unpack(open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: Watch) -> list[Check]:
-    """Decompress a stored archive into the new private file ``target`` and compare all digests.
+def unpack(
+    open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: Watch, keys: Keys = NO_KEYS
+) -> list[Check]:
+    """Decrypt and decompress a stored archive into the new private file ``target``; compare all digests.
 
     ``target`` is synced. Its content is proven only when every returned check is ok.
 
     Raises:
+        LockedError: the stored bytes are right, and no key opens them.
         UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError.
     """
     require_free_space(target.parent, manifest.size_bytes, purpose="the unpacked database")
     read = unpack_archive(
-        open_stored, target, limit_bytes=manifest.size_bytes, total_bytes=manifest.archive_bytes, watch=watch
+        open_stored,
+        target,
+        limit_bytes=manifest.size_bytes,
+        total_bytes=manifest.archive_bytes,
+        watch=watch,
+        keys=_keys_for(manifest, keys),
     )
     return check_reading(
         read,
@@ -311,3 +347,14 @@ def unpack(open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: 
         content_bytes=manifest.size_bytes,
         sha256=manifest.sha256,
     )
+
+
+def _keys_for(manifest: Manifest, keys: Keys) -> Keys | None:
+    if manifest.encryption is None:
+        return None
+    if manifest.encryption != ENCRYPTION:
+        raise VerificationError(
+            f"The manifest names an encryption that this version does not know: {manifest.encryption!r}.",
+            "Use a newer version, or treat the manifest as altered.",
+        )
+    return keys

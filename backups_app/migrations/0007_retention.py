@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("backups_app", "0004_jobs"),
+        ("backups_app", "0005_keys"),
     ]
 
     operations = [

@@ -6,6 +6,7 @@ from .database import Database
 from .host import Host
 from .job import Job
 from .notification import Notification
+from .recipient import Recipient
 from .restore import Restore
 from .schedule import Schedule, ScheduledRun
 from .verification import Verification
@@ -18,6 +19,7 @@ __all__ = [
     "Host",
     "Job",
     "Notification",
+    "Recipient",
     "Restore",
     "Schedule",
     "ScheduledRun",

@@ -46,6 +46,7 @@ class Backup(models.Model):
         ADMIN = "admin", _("admin")
         SCHEDULE = "schedule", _("schedule")
         SAFETY = "safety", _("before a restore")
+        REKEY = "rekey", _("encrypted anew")
 
     id = models.CharField(_("id"), max_length=32, primary_key=True, default=new_backup_id, editable=False)
     database = models.ForeignKey(
@@ -90,6 +91,13 @@ class Backup(models.Model):
     content_sha256 = models.CharField(_("content digest"), max_length=64, blank=True)
     manifest_sha256 = models.CharField(_("manifest SHA-256"), max_length=64, blank=True)
     is_encrypted = models.BooleanField(_("encrypted"), default=False)
+    key_ids = models.JSONField(
+        _("recipients"),
+        default=list,
+        blank=True,
+        editable=False,
+        help_text=_("Public keys that the archive was encrypted for: evidence, never a setting."),
+    )
     census = models.JSONField(_("census"), null=True, blank=True)
     row_count = models.BigIntegerField(_("rows"), null=True, blank=True)
     remarks = models.JSONField(_("remarks"), default=list, blank=True)

@@ -14,6 +14,8 @@ from django.utils import timezone
 
 from .. import __version__, conf
 from ..core import manifest as manifests
+from ..core.age import FileKey, X25519Recipient
+from ..core.archive import ENCRYPTION
 from ..core.create import CreatedArchive, CreateOptions, create_archive, prove_stored
 from ..core.errors import BackupError, CancelledError, UnreachableError, VerificationError, translated
 from ..core.files import scratch_folder, write_synced
@@ -22,7 +24,7 @@ from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check, failures, reason_of
 from ..destinations import LOCAL, LocalDestination, get_destination
 from ..jobs.claim import Claim
-from ..models import AuditEvent, Backup, Copy, Database, Job, Verification
+from ..models import AuditEvent, Backup, Copy, Database, Job, Recipient, Verification
 from ..models.backup import Verdict, new_backup_id
 from . import audit
 from .audit import Actor
@@ -30,6 +32,8 @@ from .databases import live_path, required_tables
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
+from .keys.registry import note_use, sync_recipients
+from .keys.safety import require_safe_for, unproven_remark
 from .names import archive_name, manifest_name
 
 logger = logging.getLogger(__name__)
@@ -69,7 +73,7 @@ def create_backup(
             is_cancelled=is_cancelled,
         )
     except BackupError as exc:  # its turn did not come
-        backup = _new_row(database, actor=actor, trigger=trigger, note=note)
+        backup = new_row(database, actor=actor, trigger=trigger, note=note)
         _record_failure(backup, exc, actor=actor)
         return backup
 
@@ -83,12 +87,38 @@ def create_claimed_backup(
     is_held: bool = False,
     job: Job | None,
     watch: Watch,
+    on_file_key: Callable[[FileKey], object] | None = None,
 ) -> Backup:
-    """:func:`create_backup` for the owner of ``job``, who holds the lock of ``database``."""
-    backup = _new_row(database, actor=actor, trigger=trigger, note=note)
+    """:func:`create_backup` for the owner of ``job``, who holds the lock of ``database``.
+
+    ``on_file_key`` is given the key that opens this one archive, when it is encrypted, for a caller
+    who may need to read it back without an identity. It must be kept in memory only.
+    """
+    backup = new_row(database, actor=actor, trigger=trigger, note=note)
     backup.is_held, backup.job = is_held, job
+
+    def work(folder: Path, recipients: list[Recipient]) -> None:
+        _create_and_prove(backup, folder, recipients, actor=actor, watch=watch, on_file_key=on_file_key)
+
+    return record_run(backup, work, actor=actor)
+
+
+def record_run(backup: Backup, work: Callable[[Path, list[Recipient]], None], *, actor: Actor) -> Backup:
+    """Let ``work`` make the new ``backup`` in a private folder for the recipients set now; returns the row.
+
+    It is in a final state then, whatever happened; nothing but what was proven is left.
+    """
     with ExitStack() as stack:
         try:
+            # Before the row: its name says whether the archive is encrypted. Keys that cannot be
+            # used must end the backup, never make a plain one.
+            recipients = sync_recipients(now=timezone.now())
+            backup.archive_name = archive_name(
+                backup.database.name,
+                created_at=backup.created_at,
+                backup_id=backup.pk,
+                is_encrypted=bool(recipients),
+            )
             with translated("preparing the scratch folder"):
                 folder = stack.enter_context(scratch_folder(conf.scratch_folder(), backup.pk))
         except BackupError as exc:
@@ -97,11 +127,12 @@ def create_claimed_backup(
         # The row appears while the lock of the scratch folder is held, so no other process can
         # take it for one whose owner died.
         backup.save(force_insert=True)
-        _run(backup, folder, actor=actor, watch=watch)
+        _run(backup, lambda: work(folder, recipients), actor=actor)
     return backup
 
 
-def _new_row(database: Database, *, actor: Actor, trigger: str, note: str) -> Backup:
+def new_row(database: Database, *, actor: Actor, trigger: str, note: str) -> Backup:
+    """A backup that has just been asked for, not yet saved."""
     backup_id, created_at = new_backup_id(), timezone.now()
     return Backup(
         pk=backup_id,
@@ -115,9 +146,9 @@ def _new_row(database: Database, *, actor: Actor, trigger: str, note: str) -> Ba
     )
 
 
-def _run(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
+def _run(backup: Backup, work: Callable[[], None], *, actor: Actor) -> None:
     try:
-        _create_and_prove(backup, folder, actor=actor, watch=watch)
+        work()
     except BackupError as exc:
         _record_failure(backup, exc, actor=actor)
     except Exception as exc:
@@ -132,8 +163,17 @@ def _run(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
         raise
 
 
-def _create_and_prove(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
+def _create_and_prove(
+    backup: Backup,
+    folder: Path,
+    recipients: list[Recipient],
+    *,
+    actor: Actor,
+    watch: Watch,
+    on_file_key: Callable[[FileKey], object] | None,
+) -> None:
     database = backup.database
+    require_safe_for(get_destination(LOCAL), recipients, now=timezone.now())  # before any work
     # A safety backup must be had of whatever is there: that may be why somebody restores.
     tables = () if backup.trigger == Backup.Trigger.SAFETY else required_tables(database)
     created = create_archive(
@@ -145,10 +185,33 @@ def _create_and_prove(backup: Backup, folder: Path, *, actor: Actor, watch: Watc
             busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"),
             compression_level=conf.get("ZSTD_LEVEL"),
             compression_workers=conf.get("ZSTD_WORKERS"),
+            recipients=[X25519Recipient.parse(each.public) for each in recipients],
         ),
         watch=watch,
         now=timezone.now,
     )
+    remark = unproven_remark(recipients, now=timezone.now())
+    store_created(backup, created, tables, folder, actor=actor, watch=watch, remark=remark)
+    if on_file_key is not None and created.archive.file_key is not None:
+        on_file_key(created.archive.file_key)
+
+
+def store_created(
+    backup: Backup,
+    created: CreatedArchive,
+    tables: tuple[str, ...],
+    folder: Path,
+    *,
+    actor: Actor,
+    watch: Watch,
+    remark: str = "",
+) -> None:
+    """Store an archive just made with its manifest, prove what is stored, and record the outcome.
+
+    Raises:
+        VerificationError: what is stored is not what was made. BackupError: from the store.
+        Nothing of it is left then.
+    """
     content = _manifest(backup, created, tables).to_bytes()
     destination = get_destination(LOCAL)
     copy = Copy.objects.create(backup=backup, destination=destination.name, name=backup.archive_name)
@@ -163,6 +226,7 @@ def _create_and_prove(backup: Backup, folder: Path, *, actor: Actor, watch: Watc
             checks=created.checks + stored_checks,
             started_at=started_at,
             actor=actor,
+            remark=remark,
         )
     except BaseException:
         _remove(destination, backup.archive_name)
@@ -183,6 +247,7 @@ def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) 
         archive_name=backup.archive_name,
         archive_bytes=archive.archive_bytes,
         archive_sha256=archive.archive_sha256,
+        encryption=ENCRYPTION if archive.recipients else None,
         size_bytes=archive.content_bytes,
         sha256=archive.sha256,
         content_sha256=archive.content_sha256,
@@ -242,6 +307,7 @@ def _record_outcome(
     checks: list[Check],
     started_at: datetime,
     actor: Actor,
+    remark: str = "",
 ) -> None:
     snapshot, archive, now = created.snapshot, created.archive, timezone.now()
     reason = reason_of(checks)
@@ -251,7 +317,8 @@ def _record_outcome(
     backup.sha256, backup.archive_sha256 = archive.sha256, archive.archive_sha256
     backup.content_sha256, backup.manifest_sha256 = archive.content_sha256, manifest_sha256
     backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
-    backup.remarks = list(snapshot.notes)
+    backup.remarks = [*snapshot.notes, *([remark] if remark else [])]
+    backup.is_encrypted, backup.key_ids = bool(archive.recipients), list(archive.recipients)
     backup.pinned_seconds = snapshot.pinned_seconds
     copy.stored_at = copy.checked_at = now
     if reason:
@@ -267,6 +334,7 @@ def _record_outcome(
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         backup.save()
         copy.save()
+        note_use(archive.recipients, now=now)
         Verification.objects.create(
             backup=backup,
             destination=copy.destination,

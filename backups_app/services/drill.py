@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .. import conf
-from ..core.archive import OpenStored
+from ..core.archive import Keys, OpenStored
 from ..core.errors import UnreachableError, VerificationError
 from ..core.extract import extract_archive
 from ..core.manifest import Manifest
@@ -62,17 +62,19 @@ def rehearse(
     rehearsal: Rehearsal,
     scratch: Path,
     watch: Watch,
+    keys: Keys,
 ) -> None:
     """Restore a stored archive to a new file in ``scratch`` and append every check that was made.
 
     The time until the file can be used goes to ``rehearsal``. The file is removed with ``scratch``.
 
     Raises:
-        UnreachableError: the store does not answer. DiskFullError, CancelledError, DeadlineError.
+        UnreachableError: the store does not answer. KeyMissingError: no key opens it.
+        DiskFullError, CancelledError, DeadlineError.
     """
     restored = scratch / "drill.sqlite3"
     try:
-        extracted = extract_archive(open_stored, manifest, restored, watch=watch)
+        extracted = extract_archive(open_stored, manifest, restored, watch=watch, keys=keys)
     except UnreachableError:
         raise
     except VerificationError as exc:

@@ -12,6 +12,7 @@ from ..core.extract import extract_archive
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check
 from ..destinations import get_destination
+from ..encryption import Keyring
 from ..models import AuditEvent, Backup, Copy
 from . import audit
 from .audit import Actor
@@ -33,22 +34,28 @@ def extract_backup(
     target: Path,
     *,
     actor: Actor,
+    keyring: Keyring | None = None,
     on_progress: ProgressCallback | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Extraction:
     """Write the database of ``backup`` to the new file ``target``, proven before it gets its name.
 
-    Copies are tried in turn, verified ones first. The attempt is recorded in the audit trail.
+    Copies are tried in turn, verified ones first. ``keyring``: the identities to try in place of
+    those of the settings. The attempt is recorded in the audit trail.
 
     Raises:
         NotFoundError: the backup has no stored copy. RefusedError: the target exists.
         VerificationError: no copy could be proven; the target does not exist.
+        KeyMissingError: it is encrypted, and no identity opens it; likewise.
         BackupError: any of its other kinds; likewise.
     """
     target = target.expanduser().absolute()
+    keyring = keyring or Keyring.configured()
     watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
     try:
-        extraction = from_first_good_copy(backup, lambda copy: _extract_copy(backup, copy, target, watch=watch))
+        extraction = from_first_good_copy(
+            backup, lambda copy: _extract_copy(backup, copy, target, keyring=keyring, watch=watch)
+        )
     except BackupError as exc:
         is_refused = isinstance(exc, RefusedError)
         outcome = AuditEvent.Outcome.REFUSED if is_refused else AuditEvent.Outcome.FAILED
@@ -58,10 +65,11 @@ def extract_backup(
     return extraction
 
 
-def _extract_copy(backup: Backup, copy: Copy, target: Path, *, watch: Watch) -> Extraction:
+def _extract_copy(backup: Backup, copy: Copy, target: Path, *, keyring: Keyring, watch: Watch) -> Extraction:
     manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
     destination = get_destination(copy.destination)
-    checks = extract_archive(lambda: destination.open(copy.name), manifest, target, watch=watch)
+    keys = keyring.keys_for(manifest)
+    checks = extract_archive(lambda: destination.open(copy.name), manifest, target, watch=watch, keys=keys)
     return Extraction(target=target, destination=copy.destination, checks=checks)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from datetime import UTC, datetime
 
+from ..core import age
 from ..core import archive as archives
 from ..core import manifest as manifests
 
@@ -25,10 +26,11 @@ def safe_name(database: str) -> str:
     return f"{rest}-{hashlib.sha256(database.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
-def archive_name(database: str, *, created_at: datetime, backup_id: str) -> str:
-    """``<database>/<YYYY>/<database>-<UTC yyyymmddThhmmssZ>-<id>.sqlite3.zst``."""
+def archive_name(database: str, *, created_at: datetime, backup_id: str, is_encrypted: bool = False) -> str:
+    """``<database>/<YYYY>/<database>-<UTC yyyymmddThhmmssZ>-<id>.sqlite3.zst``, with ``.age`` when encrypted."""
     moment, name = created_at.astimezone(UTC), safe_name(database)
-    return f"{name}/{moment:%Y}/{name}-{moment:%Y%m%dT%H%M%SZ}-{backup_id}{archives.SUFFIX}"
+    suffix = archives.SUFFIX + age.SUFFIX if is_encrypted else archives.SUFFIX
+    return f"{name}/{moment:%Y}/{name}-{moment:%Y%m%dT%H%M%SZ}-{backup_id}{suffix}"
 
 
 def stored_names(archive: str) -> tuple[str, ...]:
@@ -39,4 +41,4 @@ def stored_names(archive: str) -> tuple[str, ...]:
 
 def manifest_name(archive: str) -> str:
     """The manifest stored beside an archive."""
-    return archive.removesuffix(archives.SUFFIX) + manifests.SUFFIX
+    return archives.stem_of(archive) + manifests.SUFFIX

@@ -20,11 +20,11 @@ from ..models import AuditEvent, Backup, Copy, Job, Verification
 from . import audit
 from .audit import Actor
 from .names import stored_names
-from .verify import read_manifest, verify_copy
+from .verify import deepest_level, read_manifest, verify_copy
 
 
 def repair_copy(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> Verification | None:
-    """Replace the damaged ``copy`` by the bytes of a verified copy of the same backup, and verify it fully.
+    """Replace the damaged ``copy`` by the bytes of a verified copy of the same backup, and verify it as deeply as the keys at hand allow.
 
     For the owner of ``job``. None when there is nothing to do: no other copy is verified, the bytes of
     this one are right (what is wrong lies in the data), or its store cannot be reached, which says
@@ -47,7 +47,7 @@ def repair_copy(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, wa
         _replace(copy, files)
     copy.stored_at = timezone.now()
     copy.save(update_fields=["stored_at"])
-    verification = verify_copy(backup, copy, level=Verification.Level.FULL, actor=actor, job=job, watch=watch)
+    verification = verify_copy(backup, copy, level=deepest_level(backup), actor=actor, job=job, watch=watch)
     _audit(backup, copy, source, actor=actor, outcome=AuditEvent.Outcome.DONE, detail=verification.verdict)
     return verification
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 from .. import conf
 from ..core.errors import BackupError, CancelledError, DeadlineError, NotFoundError
 from ..core.progress import ProgressCallback, Watch
+from ..encryption import Keyring
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Database, Job, Verification
 from ..models.backup import Verdict
@@ -20,7 +21,7 @@ from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .repair import repair_copy
-from .verify import verify_copy
+from .verify import deepest_level, verify_copy
 
 _READ = (Verdict.PASSED, Verdict.FAILED)
 """Verdicts after which the whole of a copy was read; a store that did not answer proves nothing."""
@@ -43,18 +44,22 @@ def due_copies(database: Database, *, now: datetime) -> list[Copy]:
     """The copies of ``database`` to be proven again at ``now``, the oldest proof first.
 
     A copy is due ``VERIFY_DAYS`` after it was last read in depth, whatever quick looks there were
-    since; one that could not be reached or opened is due until it can.
+    since; one that could not be reached or opened is due until it can. A host without an identity
+    compares the stored bytes of an encrypted copy with those that were proven, and that counts there.
     """
+    has_identity = bool(Keyring.configured().publics)
+    counts = Q(level__in=Verification.DEEP_LEVELS)
+    if not has_identity:
+        counts |= Q(level=Verification.Level.QUICK, backup__is_encrypted=True)
     deep = Verification.objects.filter(
-        backup=OuterRef("backup"),
-        destination=OuterRef("destination"),
-        level__in=Verification.DEEP_LEVELS,
-        verdict__in=_READ,
+        counts, backup=OuterRef("backup"), destination=OuterRef("destination"), verdict__in=_READ
     )
     last = deep.order_by().values("backup").annotate(last=Max("finished_at")).values("last")
     limit = now - timedelta(days=float(conf.get("VERIFY_DAYS")))
     stored = Copy.objects.filter(backup__database=database, state__in=Copy.STORED_STATES)
-    unknown = Q(state__in=[Copy.State.UNREACHABLE, Copy.State.KEY_MISSING])
+    unknown = Q(state=Copy.State.UNREACHABLE)
+    if has_identity:
+        unknown |= Q(state=Copy.State.KEY_MISSING)
     return list(
         stored.exclude(backup__state__in=[Backup.State.RUNNING, *Backup.GONE_STATES])
         .annotate(proven_at=Subquery(last))
@@ -152,7 +157,7 @@ def _half_repaired(database: Database) -> list[Copy]:
 
 
 def _prove(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
-    verification = verify_copy(backup, copy, level=Verification.Level.FULL, actor=actor, job=job, watch=watch)
+    verification = verify_copy(backup, copy, level=deepest_level(backup), actor=actor, job=job, watch=watch)
     if verification.verdict != Verdict.FAILED:
         return [verification]
     return [verification, *_repair(backup, copy, actor=actor, job=job, watch=watch)]

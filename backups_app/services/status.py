@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ..models.backup import Verdict
 from .databases import databases_under_care
 from .hosts import silent_hosts
 from .jobs.attend import ready_jobs
+from .keys.health import check_keys
 from .notifications import undelivered
 from .schedules import overdue
 
@@ -61,6 +62,8 @@ class Health:
     problems: list[Problem]
     notices: list[str]
     """Worth knowing, without anything to do at once."""
+    warnings: list[Problem] = field(default_factory=list)
+    """What should be better, and is no alarm."""
 
     @property
     def is_ok(self) -> bool:
@@ -87,12 +90,23 @@ def check_health(*, now: datetime | None = None) -> Health:
         for each in undelivered(now=now)
     ]
     problems += _check_jobs(now=now)
+    keys = [
+        (each.is_warning, Problem(code=each.code, database="", message=each.message, hint=each.hint))
+        for each in check_keys(now=now)
+    ]
+    problems += [problem for is_warning, problem in keys if not is_warning]
     notices: list[str] = []
     if has_wal_reset_bug():
         notices.append(
             f"SQLite {sqlite3.sqlite_version} has a known WAL corruption bug; update to 3.51.3, 3.50.7 or 3.44.6."
         )
-    return Health(checked_at=now, databases=found, problems=problems, notices=notices)
+    return Health(
+        checked_at=now,
+        databases=found,
+        problems=problems,
+        notices=notices,
+        warnings=[problem for is_warning, problem in keys if is_warning],
+    )
 
 
 def _check_jobs(*, now: datetime) -> list[Problem]:

@@ -20,6 +20,7 @@ from ..core.verify import (
     SITE_CHECK,
     STORED_BYTES,
     Check,
+    LockedError,
     failures,
     reason_of,
     verdict_for,
@@ -27,6 +28,7 @@ from ..core.verify import (
     verify_quick,
 )
 from ..destinations import get_destination
+from ..encryption import Keyring
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Job, Verification
 from ..models.backup import Verdict
@@ -46,12 +48,15 @@ def verify_backup(
     *,
     level: str,
     actor: Actor,
+    keyring: Keyring | None = None,
     on_progress: ProgressCallback | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> list[Verification]:
     """Verify each stored copy of ``backup`` at ``level`` and record one verdict per copy.
 
-    An unreachable store is recorded as ``unreachable``, never as ``failed``. The states of copy
+    An unreachable store is recorded as ``unreachable``, never as ``failed``; an encrypted copy with
+    the right stored bytes that no key opens as ``key_missing``. ``keyring``: the identities to try
+    in place of those of the settings. The states of copy
     and backup follow the evidence: see :func:`_settle`.
 
     Raises:
@@ -64,7 +69,7 @@ def verify_backup(
 
     def work(claim: Claim) -> list[Verification]:
         watch = claim.watch(on_progress=on_progress, is_cancelled=is_cancelled)
-        return verify_claimed_backup(backup, level=level, actor=actor, job=claim.job, watch=watch)
+        return verify_claimed_backup(backup, level=level, actor=actor, job=claim.job, watch=watch, keyring=keyring)
 
     return run_inline(
         Job.Kind.VERIFY,
@@ -79,11 +84,20 @@ def verify_backup(
 
 
 def verify_claimed_backup(
-    backup: Backup, *, level: str, actor: Actor, job: Job | None, watch: Watch
+    backup: Backup, *, level: str, actor: Actor, job: Job | None, watch: Watch, keyring: Keyring | None = None
 ) -> list[Verification]:
     """:func:`verify_backup` for the owner of ``job``."""
-    copies = require_copies(backup)
-    return [verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch) for copy in copies]
+    keyring = keyring or Keyring.configured()
+    return [
+        verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch, keyring=keyring)
+        for copy in require_copies(backup)
+    ]
+
+
+def deepest_level(backup: Backup) -> str:
+    """How deep a copy can be looked at here: without a key, the stored bytes are compared with the proven ones."""
+    is_locked = backup.is_encrypted and not Keyring.configured().publics.intersection(backup.key_ids)
+    return Verification.Level.QUICK if is_locked else Verification.Level.FULL
 
 
 def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
@@ -103,18 +117,30 @@ def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
     return Manifest.from_bytes(content)
 
 
-def verify_copy(backup: Backup, copy: Copy, *, level: str, actor: Actor, job: Job | None, watch: Watch) -> Verification:
+def verify_copy(
+    backup: Backup,
+    copy: Copy,
+    *,
+    level: str,
+    actor: Actor,
+    job: Job | None,
+    watch: Watch,
+    keyring: Keyring | None = None,
+) -> Verification:
     """Verify one stored copy, and record the verdict; for the owner of ``job``.
 
     Raises: as :func:`verify_backup`.
     """
+    keyring = keyring or Keyring.configured()
     started_at = timezone.now()
     rehearsal = Rehearsal(taken_at=backup.taken_at, started_at=started_at)
     checks: list[Check] = []
     verdict, reason, hint = str(Verdict.PASSED), "", ""
     try:
         with scratch_folder(conf.scratch_folder(), f"verify-{uuid.uuid4().hex}") as scratch:
-            _check_copy(backup, copy, checks, level=level, rehearsal=rehearsal, scratch=scratch, watch=watch)
+            _check_copy(
+                backup, copy, checks, level=level, rehearsal=rehearsal, scratch=scratch, watch=watch, keyring=keyring
+            )
         if failures(checks):
             verdict, reason = Verdict.FAILED, reason_of(checks)
             hint = "Use another copy, or an older verified backup; then look at the disk of this destination."
@@ -159,6 +185,7 @@ def _check_copy(
     rehearsal: Rehearsal,
     scratch: Path,
     watch: Watch,
+    keyring: Keyring,
 ) -> None:
     """Append the checks made; those made before an error stay as evidence."""
     rehearsal.start()
@@ -170,12 +197,24 @@ def _check_copy(
     if level == Verification.Level.QUICK:
         checks += verify_quick(open_stored, manifest, watch=watch)
         return
+    try:
+        keys = keyring.keys_for(manifest)
+    except KeyMissingError:
+        checks += verify_quick(open_stored, manifest, watch=watch)
+        if failures(checks):  # damage is told apart from a missing key
+            return
+        raise
     if level == Verification.Level.DRILL:
-        rehearse(backup.database, manifest, open_stored, checks, rehearsal=rehearsal, scratch=scratch, watch=watch)
+        rehearse(
+            backup.database, manifest, open_stored, checks, rehearsal=rehearsal, scratch=scratch, watch=watch, keys=keys
+        )
         return
-    checks += verify_full(
-        open_stored, manifest, required_tables=required_tables(backup.database), scratch=scratch, watch=watch
-    )
+    tables = required_tables(backup.database)
+    try:
+        checks += verify_full(open_stored, manifest, required_tables=tables, scratch=scratch, watch=watch, keys=keys)
+    except LockedError as exc:
+        checks += exc.checks
+        raise
 
 
 def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
@@ -218,6 +257,7 @@ def _failed_site_checks_only(verification: Verification) -> bool:
 
 def _passed_deep_proof(backup: Backup, copy: Copy) -> bool:
     deep = backup.verifications.filter(destination=copy.destination, level__in=Verification.DEEP_LEVELS)
+    deep = deep.exclude(verdict=Verdict.KEY_MISSING)  # that one saw the stored bytes only
     last = next((each for each in deep.order_by("-finished_at", "-pk") if _read_what_was_written(each)), None)
     return last is not None and (last.verdict == Verdict.PASSED or _failed_site_checks_only(last))
 

@@ -13,6 +13,7 @@ from ..services.people import actor_for
 from ..services.restores import approve_restore, run_restore
 from .enqueue import add_enqueue, report_queued
 from .find import find_restore
+from .identity import add_identity, keyring_of, refuse_queued_identity
 from .output import Output
 from .restores import confirm, print_preview, report_outcome
 
@@ -23,12 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("id", metavar="ID", help="id of a restore request, or its beginning")
     parser.add_argument("--user", metavar="NAME", help="who approves; not the one who asked")
+    add_identity(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     add_enqueue(parser)
 
 
 def run(options: dict[str, Any], output: Output) -> int:
     """Approve, then run, or leave the running to a worker."""
+    refuse_queued_identity(options)
     restore = find_restore(options["id"])
     actor = actor_for(options["user"], permission="approve_restore")
     print_preview(restore, output)
@@ -39,5 +42,7 @@ def run(options: dict[str, Any], output: Output) -> int:
         report_queued([job], output, document={"restore": restore_document(restore)})
         return 0
     with cancel_on_signal() as is_cancelled, progress_bar(restore.database.name) as on_progress:
-        run_restore(restore, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
+        run_restore(
+            restore, actor=actor, keyring=keyring_of(options), on_progress=on_progress, is_cancelled=is_cancelled
+        )
     return report_outcome(restore, output)

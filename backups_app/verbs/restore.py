@@ -16,6 +16,7 @@ from ..services.people import actor_for
 from ..services.restores import approve_restore, request_restore, run_restore
 from . import arguments
 from .find import find_backup
+from .identity import add_identity, keyring_of
 from .output import Output
 from .restores import print_preview, report_outcome
 
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--override", action="append", default=[], metavar="GUARD=REASON", help="go on though a guard objects, and why"
     )
+    add_identity(parser)
     parser.add_argument("--migrate", action="store_true", help="run the site's migrations afterwards")
     parser.add_argument(
         "--yes", action="store_true", help="approve and run at once; only where BACKUPS['FOUR_EYES'] is False"
@@ -48,7 +50,7 @@ def run(options: dict[str, Any], output: Output) -> int:
         _require_self_approval(options["user"])
     sync_databases()
     database = get_database(options["into"] if options["into"] is not None else backup.database.name)
-    actor = actor_for(options["user"], permission="request_restore")
+    actor, keyring = actor_for(options["user"], permission="request_restore"), keyring_of(options)
     with cancel_on_signal() as is_cancelled, progress_bar(f"preview {database.name}") as on_progress:
         restore = request_restore(
             backup,
@@ -57,6 +59,7 @@ def run(options: dict[str, Any], output: Output) -> int:
             actor=actor,
             overrides=_overrides(options["override"]),
             is_migrating=options["migrate"],
+            keyring=keyring,
             on_progress=on_progress,
             is_cancelled=is_cancelled,
         )
@@ -64,7 +67,7 @@ def run(options: dict[str, Any], output: Output) -> int:
         if options["yes"]:
             approver = actor_for(options["user"], permission="approve_restore")
             approve_restore(restore, actor=approver)
-            run_restore(restore, actor=approver, on_progress=on_progress, is_cancelled=is_cancelled)
+            run_restore(restore, actor=approver, keyring=keyring, on_progress=on_progress, is_cancelled=is_cancelled)
     if options["yes"]:
         return report_outcome(restore, output)
     output.line(f"Request {restore.pk} is filed. Another person runs it with:")
@@ -102,7 +105,12 @@ def _extract(backup: Backup, options: dict[str, Any], output: Output) -> int:
     actor = actor_for(options["user"], permission="download_backup")
     with cancel_on_signal() as is_cancelled, progress_bar(backup.database.name) as on_progress:
         extraction = extract_backup(
-            backup, options["to"], actor=actor, on_progress=on_progress, is_cancelled=is_cancelled
+            backup,
+            options["to"],
+            actor=actor,
+            keyring=keyring_of(options),
+            on_progress=on_progress,
+            is_cancelled=is_cancelled,
         )
     if backup.taken_at is None:
         raise RefusedError("This backup was never taken.", "Choose another backup.")

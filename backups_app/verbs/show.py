@@ -54,6 +54,7 @@ def _print(backup: Backup, output: Output) -> None:
         ("taken", f"{backup.taken_at:%Y-%m-%d %H:%M:%S} UTC" if backup.taken_at else "–"),
         ("size", f"{human_size(backup.size_bytes)}, stored as {human_size(backup.archive_bytes)}"),
         ("sha256", backup.sha256 or "–"),
+        ("encrypted for", ", ".join(f"{each[:16]}…" for each in backup.key_ids) or "–"),
         *((f"copy at {copy.destination}", f"{copy.name} ({copy.state})") for copy in backup.copies.all()),
         *(("remark", remark) for remark in backup.remarks),
     ]

@@ -45,6 +45,8 @@ def run(options: dict[str, Any], output: Output) -> int:
         where = f"{problem.database}: " if problem.database else ""
         output.line(f"! {where}{problem.message}")
         output.line(f"  {problem.hint}")
+    for warning in health.warnings:
+        output.note(f"Warning: {warning.message} {warning.hint}")
     for notice in health.notices:
         output.note(f"Note: {notice}")
     output.document({"health": health_document(health)})

@@ -12,6 +12,7 @@ from ..services.people import actor_for
 from ..services.restores import ask_undo, undo_restore
 from .enqueue import add_enqueue, report_queued
 from .find import find_restore
+from .identity import add_identity, keyring_of, refuse_queued_identity
 from .output import Output
 from .restores import confirm, report_outcome
 
@@ -22,12 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("id", metavar="ID", help="id of a restore, or its beginning")
     parser.add_argument("--user", metavar="NAME", help="who undoes it; one of its two people may at once")
+    add_identity(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask")
     add_enqueue(parser)
 
 
 def run(options: dict[str, Any], output: Output) -> int:
     """Undo the restore, or file a request to."""
+    refuse_queued_identity(options)
     restore = find_restore(options["id"])
     actor = actor_for(options["user"], permission="request_restore", or_permission="approve_restore")
     confirm(f"Undo restore {restore.pk} of {restore.database.name} now?", is_yes=options["yes"])
@@ -38,7 +41,9 @@ def run(options: dict[str, Any], output: Output) -> int:
             return 0
         return _report_filed(undo, output)
     with cancel_on_signal() as is_cancelled, progress_bar(restore.database.name) as on_progress:
-        undo = undo_restore(restore, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
+        undo = undo_restore(
+            restore, actor=actor, keyring=keyring_of(options), on_progress=on_progress, is_cancelled=is_cancelled
+        )
     if undo.state == Restore.State.REQUESTED:
         return _report_filed(undo, output)
     return report_outcome(undo, output)

@@ -24,6 +24,7 @@ from ..services.scrub import scrub_database
 from ..services.verify import verify_backup
 from .enqueue import add_enqueue, report_queued
 from .find import find_backup
+from .identity import add_identity, keyring_of, refuse_queued_identity
 from .output import Output
 
 HELP = "verify stored backups and record the verdicts"
@@ -47,14 +48,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="full",
         help="how deep (default: full); drill restores into scratch and takes the time",
     )
+    add_identity(parser)
     add_enqueue(parser)
 
 
 def run(options: dict[str, Any], output: Output) -> int:
     """Verify each backup; one that fails does not stop the others."""
+    refuse_queued_identity(options)
     if options["due"]:
         return _run_due(options, output)
     backups, codes = _chosen(options, output)
+    keyring = keyring_of(options)  # one for all: a passphrase is asked for once
     if options["enqueue"]:
         report_queued(_ask(backups, options["level"], codes, output), output)
         return combined_exit_code(codes)
@@ -70,6 +74,7 @@ def run(options: dict[str, Any], output: Output) -> int:
                         backup,
                         level=options["level"],
                         actor=Actor.system(),
+                        keyring=keyring,
                         on_progress=on_progress,
                         is_cancelled=is_cancelled,
                     )

@@ -12,7 +12,9 @@ import time
 
 import pytest
 
-from backups_app.core.terminal import cancel_on_signal, printable, progress_bar
+from backups_app.core import terminal
+from backups_app.core.errors import KeyMissingError
+from backups_app.core.terminal import ask_passphrase, cancel_on_signal, printable, progress_bar
 from tests.support import PROJECT
 
 
@@ -119,3 +121,14 @@ def test_outside_the_main_thread_signals_are_left_alone():
 )
 def test_control_characters_are_spelled_out(text: str, shown: str):
     assert printable(text) == shown
+
+
+def test_a_passphrase_is_asked_for_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(KeyMissingError, match="no terminal"):
+        ask_passphrase()
+    monkeypatch.setattr(terminal.sys.stdin, "isatty", lambda: True)
+    answers = iter(["", "correct horse"])
+    monkeypatch.setattr(terminal.getpass, "getpass", lambda _prompt: next(answers))
+    with pytest.raises(KeyMissingError, match="No passphrase"):
+        ask_passphrase()
+    assert ask_passphrase() == "correct horse"

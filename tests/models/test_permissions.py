@@ -7,7 +7,17 @@ from django.apps import apps
 from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Permission
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Host, Notification, ScheduledRun, Verification
+from backups_app.models import (
+    AuditEvent,
+    Backup,
+    Copy,
+    Database,
+    Host,
+    Notification,
+    Recipient,
+    ScheduledRun,
+    Verification,
+)
 
 
 def permissions(model: type) -> set[str]:
@@ -23,6 +33,10 @@ def test_evidence_can_only_be_viewed(model: type):
 def test_backups_can_be_viewed_made_verified_downloaded_pruned_and_held():
     verbs = ("create", "verify", "download", "prune", "hold")
     assert permissions(Backup) == {"view", *(f"{verb}_backup" for verb in verbs)}
+
+
+def test_keys_can_be_viewed_and_managed():
+    assert permissions(Recipient) == {"view", "manage_keys"}
 
 
 def test_databases_can_be_viewed_and_their_policy_changed():

@@ -41,13 +41,18 @@ from .armor import unarmored
 from .errors import ArmorError, HeaderError, HmacError, NoMatchError, PayloadError
 from .file import Identity, Recipient, decrypt, encrypt
 from .file_key import FileKey
+from .header import MAGIC
 from .keyfile import identity_file, parse_identities, parse_recipients, read_identities, read_recipients
 from .scrypt import ScryptIdentity, ScryptRecipient
 from .x25519 import X25519Identity, X25519Recipient
 
 SUFFIX = ".age"
 
+MAGICS = (MAGIC, b"-----BEGIN AGE ENCRYPTED FILE-----")
+"""How an age file begins, binary and armored."""
+
 __all__ = [
+    "MAGICS",
     "SUFFIX",
     "ArmorError",
     "FileKey",

@@ -20,6 +20,7 @@ GUARDS = {
     "free_space": "the disk may run full",
     "wrong_database": "the backup is of another database",
     "unverified": "the backup is not verified",
+    "undo_key_missing": "the restore could not be undone here: its safety backup would stay locked",
 }
 """Code of each guard → what it stands for."""
 
@@ -55,6 +56,10 @@ class Facts:
     """Applied in the backup, not known to the code."""
     missing_migrations: tuple[str, ...]
     """Known to the code, not applied in the backup."""
+    safety_recipients: tuple[str, ...] = ()
+    """Key ids that the safety backup will be encrypted for."""
+    can_open_safety: bool = True
+    """Whether an identity at hand will open the safety backup."""
 
 
 def objections(facts: Facts) -> list[Objection]:
@@ -66,6 +71,7 @@ def objections(facts: Facts) -> list[Objection]:
         "lock_out": _lock_out(facts),
         "migration": _migration(facts),
         "free_space": _free_space(facts),
+        "undo_key_missing": _undo_key_missing(facts),
     }
     return [Objection(code=code, message=message) for code, message in found.items() if message]
 
@@ -138,6 +144,15 @@ def _free_space(facts: Facts) -> str:
     if facts.free_bytes >= facts.needed_bytes:
         return ""
     return f"{facts.needed_bytes:,} bytes are needed on the disk, {facts.free_bytes:,} are free"
+
+
+def _undo_key_missing(facts: Facts) -> str:
+    if facts.can_open_safety:
+        return ""
+    return (
+        f"the safety backup will be encrypted for {_few(facts.safety_recipients)}, and no identity at hand opens that: "
+        "an undo needs an identity file that is not here"
+    )
 
 
 def _few(names: tuple[str, ...]) -> str:

@@ -15,7 +15,7 @@ from django.contrib.auth import get_user_model
 from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
 
-from ... import conf
+from ... import conf, encryption
 from ...core.census import Census
 from ...core.compare import Side, compare, read_side
 from ...core.errors import InputError, NotFoundError, VerificationError, translated
@@ -23,6 +23,7 @@ from ...core.files import scratch_folder
 from ...core.progress import Watch
 from ...core.restore import SPACE_FACTOR, refuse_unfit
 from ...core.sqlite import open_live, open_snapshot
+from ...encryption import Keyring
 from ...models import Backup, Database
 from ..databases import live_path
 from .guards import Facts, Objection, objections
@@ -42,19 +43,21 @@ class Preview:
     objections: list[Objection]
 
 
-def preview_restore(backup: Backup, database: Database, *, watch: Watch) -> Preview:
+def preview_restore(backup: Backup, database: Database, *, watch: Watch, keyring: Keyring | None = None) -> Preview:
     """Unpack and check the backup, compare it with the live database, and ask the guards.
 
     Raises:
+        KeyMissingError: it is encrypted, and no identity opens it.
         NotFoundError, VerificationError: the backup cannot be used. RefusedError: it does not fit
             into the live database, whatever is overridden. BusyError: the live database
             stayed locked. DiskFullError, BackupError, CancelledError, DeadlineError.
     """
+    keyring = keyring or Keyring.configured()
     with (
         translated("preparing the preview"),
         scratch_folder(conf.scratch_folder(), f"preview-{uuid.uuid4().hex}") as folder,
     ):
-        staged, census = stage_backup(backup, folder, watch=watch)
+        staged, census = stage_backup(backup, folder, watch=watch, keyring=keyring)
         with open_snapshot(staged) as connection:
             after = read_side(connection, **_user_table(), watch=watch)
         now, problem = _read_live(database, folder, watch=watch)
@@ -63,12 +66,17 @@ def preview_restore(backup: Backup, database: Database, *, watch: Watch) -> Prev
             encoding=now.census.encoding if now else "",
             page_count=now.census.page_count if now else 0,
         )
-    facts = facts_for(backup, database, now=now.census if now else None, after=census)
+    facts = facts_for(backup, database, now=now.census if now else None, after=census, keyring=keyring)
     return _assemble(facts, now=now, after=after, problem=problem)
 
 
-def facts_for(backup: Backup, database: Database, *, now: Census | None, after: Census) -> Facts:
-    """What the guards need to know."""
+def facts_for(backup: Backup, database: Database, *, now: Census | None, after: Census, keyring: Keyring) -> Facts:
+    """What the guards need to know.
+
+    Raises:
+        InputError, NotFoundError, BackupError: the recipients that are set cannot be used.
+    """
+    recipients = encryption.recipients()
     unknown, missing = _migration_differences(database, after)
     live_bytes = now.size_bytes if now else 0
     folder = Path(database.path).parent
@@ -81,6 +89,8 @@ def facts_for(backup: Backup, database: Database, *, now: Census | None, after: 
         needed_bytes=int(SPACE_FACTOR * max(live_bytes, after.size_bytes)),
         unknown_migrations=unknown,
         missing_migrations=missing,
+        safety_recipients=tuple(f"{each.key_id}…" for each in recipients),
+        can_open_safety=not recipients or any(str(each) in keyring.publics for each in recipients),
     )
 
 
@@ -137,11 +147,15 @@ def _blocked_seconds(facts: Facts) -> float:
 
 
 def _warnings(facts: Facts) -> list[str]:
+    found: list[str] = []
+    if facts.safety_recipients and facts.can_open_safety:
+        found.append("The safety backup will be encrypted: an undo needs the identity too.")
     if _blocked_seconds(facts) < _USUAL_TIMEOUT_SECONDS:
-        return []
+        return found
     return [
+        *found,
         f"Writers may wait longer than {_USUAL_TIMEOUT_SECONDS} s, the timeout that many sites have, and then fail: "
-        "stop them, raise their timeout, or use the middleware that answers 503."
+        "stop them, raise their timeout, or use the middleware that answers 503.",
     ]
 
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 from ... import conf
 from ...core.errors import BackupError, InputError, RefusedError
 from ...core.progress import ProgressCallback, Watch
+from ...encryption import Keyring
 from ...models import AuditEvent, Backup, Database, Restore
 from .. import audit
 from ..audit import Actor
@@ -29,13 +30,16 @@ def request_restore(
     actor: Actor,
     overrides: Mapping[str, str] | None = None,
     is_migrating: bool = False,
+    keyring: Keyring | None = None,
     on_progress: ProgressCallback | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Restore:
     """Preview the restore of ``backup`` into ``database``, and file the request when no guard objects.
 
     ``overrides`` maps the code of a guard to why it does not count. The request, and an approval
-    of it, may be used until ``expires_at``. The attempt is in the audit trail either way.
+    of it, may be used until ``expires_at``. ``keyring``: the identities to try in place of those of
+    the settings; they are not kept, so running the restore needs them again. The attempt is in the
+    audit trail either way.
 
     Raises:
         InputError: the reason is empty. RefusedError: a guard objects.
@@ -49,7 +53,7 @@ def request_restore(
         if not reason.strip():
             raise InputError("A restore needs a reason.", "Say why with --reason TEXT.")
         require_reasons(chosen)
-        preview = preview_restore(backup, database, watch=watch)
+        preview = preview_restore(backup, database, watch=watch, keyring=keyring)
         refuse_objections(preview.objections, chosen)
     except BackupError as exc:
         _audit_refusal(backup, database, exc, actor=actor)

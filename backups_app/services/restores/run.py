@@ -14,6 +14,7 @@ from django.db import IntegrityError, connections, transaction
 from django.utils import timezone
 
 from ... import conf
+from ...core.age import FileKey
 from ...core.census import Census, take_census
 from ...core.errors import (
     BackupError,
@@ -42,6 +43,7 @@ from ...core.restore import (
     schema_version,
 )
 from ...core.sqlite import open_live
+from ...encryption import Keyring
 from ...models import AuditEvent, Backup, Job, Restore
 from .. import audit
 from ..audit import Actor
@@ -70,6 +72,7 @@ def run_restore(
     restore: Restore,
     *,
     actor: Actor,
+    keyring: Keyring | None = None,
     on_progress: ProgressCallback | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Restore:
@@ -83,8 +86,9 @@ def run_restore(
     Raises:
         RefusedError: it is not approved, was used, has expired, or the archive, target or options
             are not those that were approved. BusyError: a backup or restore of it runs; the
-            approval may be used later. DatabaseError: the catalogue could not be written; the
-            next verb on restores finds out how it ended.
+            approval may be used later. KeyMissingError: the backup is encrypted, and no identity at hand
+            (``keyring``; default: those of the settings) opens it; likewise. DatabaseError: the
+            catalogue could not be written; the next verb on restores finds out how it ended.
     """
     if connections["default"].in_atomic_block:
         raise RefusedError(
@@ -94,6 +98,8 @@ def run_restore(
     with _recording_refusals(restore, actor=actor):  # no job is made for what must not run
         _require_approved(restore)
         _require_open(restore)
+    keyring = keyring or Keyring.configured()
+    _require_key(restore, keyring)
     return run_inline(
         Job.Kind.RESTORE,
         restore.database,
@@ -105,31 +111,38 @@ def run_restore(
             actor=actor,
             job=claim.job,
             watch=claim.watch(on_progress=on_progress, is_cancelled=is_cancelled),
+            keyring=keyring,
         ),
         ending_of=Ending.of_restore,
         is_cancelled=is_cancelled,
     )
 
 
-def run_claimed_restore(restore: Restore, *, actor: Actor, job: Job | None, watch: Watch) -> Restore:
+def run_claimed_restore(
+    restore: Restore, *, actor: Actor, job: Job | None, watch: Watch, keyring: Keyring | None = None
+) -> Restore:
     """:func:`run_restore` for the owner of ``job``, who holds the lock of the database."""
+    keyring = keyring or Keyring.configured()
     with (
         translated("preparing the restore"),
         scratch_folder(conf.scratch_folder(), scratch_token(restore)) as folder,
     ):
         with _recording_refusals(restore, actor=actor):
             _require_approved(restore)
+            _require_key(restore, keyring)
             _take(restore)
-        ending = _carry_out(restore, folder, actor=actor, job=job, watch=watch)
+        ending = _carry_out(restore, folder, actor=actor, job=job, watch=watch, keyring=keyring)
         # Outside of what turns errors into failures: when the catalogue cannot be written now, the
         # row stays "running", and healing it finds the truth in the live database.
         finish_restore(restore, ending, actor=actor)
     return restore
 
 
-def _carry_out(restore: Restore, folder: Path, *, actor: Actor, job: Job | None, watch: Watch) -> RestoreEnding:
+def _carry_out(
+    restore: Restore, folder: Path, *, actor: Actor, job: Job | None, watch: Watch, keyring: Keyring
+) -> RestoreEnding:
     try:
-        return _Run(restore, folder, actor=actor, job=job, watch=watch).carry_out()
+        return _Run(restore, folder, actor=actor, job=job, watch=watch, keyring=keyring).carry_out()
     except BackupError as exc:
         return RestoreEnding.of(exc)
     except Exception as exc:
@@ -170,6 +183,12 @@ def _require_approved(restore: Restore) -> None:
         )
 
 
+def _require_key(restore: Restore, keyring: Keyring) -> None:
+    """Refuse early what no identity opens: the approval is not used up."""
+    if restore.backup.is_encrypted:
+        keyring.require_any(restore.backup.key_ids)
+
+
 def _take(restore: Restore) -> None:
     now = timezone.now()
     try:
@@ -206,12 +225,17 @@ def _not_usable(restore: Restore) -> RefusedError:
 class _Run:
     """One run: what it works on, and its steps in order."""
 
-    def __init__(self, restore: Restore, folder: Path, *, actor: Actor, job: Job | None, watch: Watch) -> None:
+    def __init__(
+        self, restore: Restore, folder: Path, *, actor: Actor, job: Job | None, watch: Watch, keyring: Keyring
+    ) -> None:
         self.restore = restore
         self.folder = folder
         self.actor = actor
         self.job = job
         self.watch = watch
+        self.keyring = keyring
+        # Opens the safety backup without an identity, as long as this run lives: for a roll-back.
+        self.safety_key: FileKey | None = None
         self.live = live_path(restore.database)
         self.now: Census | None = None
         self.report: dict[str, Any] = {"notes": []}
@@ -219,7 +243,7 @@ class _Run:
 
     def carry_out(self) -> RestoreEnding:
         """All steps; raises BackupError while the live database is untouched."""
-        staged, census = stage_backup(self.restore.backup, self.folder, watch=self.watch)
+        staged, census = stage_backup(self.restore.backup, self.folder, watch=self.watch, keyring=self.keyring)
         facts, problem = self._look_at_live()
         self._ask_guards(census)
         if facts is None:
@@ -245,7 +269,7 @@ class _Run:
     def _ask_guards(self, census: Census) -> None:
         """The guards again: much may have happened since the request."""
         self.now = self._live_census()
-        facts = facts_for(self.restore.backup, self.restore.database, now=self.now, after=census)
+        facts = facts_for(self.restore.backup, self.restore.database, now=self.now, after=census, keyring=self.keyring)
         refuse_objections(objections(facts), self.restore.overrides)
 
     def _live_census(self) -> Census | None:
@@ -259,6 +283,9 @@ class _Run:
         except (NotFoundError, VerificationError, InputError):
             return None
 
+    def _keep_safety_key(self, file_key: FileKey) -> None:
+        self.safety_key = file_key
+
     def _make_safety_backup(self) -> str:
         """Back the live database up; returns why it is too damaged for that, or nothing."""
         safety = create_claimed_backup(
@@ -269,6 +296,7 @@ class _Run:
             is_held=True,
             job=self.job,
             watch=self.watch,
+            on_file_key=self._keep_safety_key,
         )
         if not safety.archive_sha256:
             if safety.failure_code == VerificationError.code and self.now is None:
@@ -319,7 +347,7 @@ class _Run:
         watch = Watch()  # nothing may stop a roll-back
         try:
             (self.folder / "staged.sqlite3").unlink(missing_ok=True)
-            staged, census = stage_backup(safety, self.folder, watch=watch)
+            staged, census = stage_backup(safety, self.folder, watch=watch, file_key=self.safety_key)
             facts = live_facts(self.live, busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"))
             expected, _notes = fit_to_live(staged, census, facts, watch=watch)
             done = self._exchange(staged, expected, watch=watch)

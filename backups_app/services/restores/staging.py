@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ...core.age import FileKey
+from ...core.archive import Keys
 from ...core.census import Census
 from ...core.errors import VerificationError
+from ...core.manifest import Manifest
 from ...core.progress import Watch
 from ...core.verify import check_database, failures, reason_of, unpack
 from ...destinations import get_destination
+from ...encryption import Keyring
 from ...models import Backup, Copy
 from ..copies import from_first_good_copy
 from ..verify import read_manifest
 
 
-def stage_backup(backup: Backup, folder: Path, *, watch: Watch) -> tuple[Path, Census]:
+def stage_backup(
+    backup: Backup, folder: Path, *, watch: Watch, keyring: Keyring | None = None, file_key: FileKey | None = None
+) -> tuple[Path, Census]:
     """Unpack a proven copy of ``backup`` into ``folder`` (private); returns the file and its census.
 
-    All digests, ``integrity_check`` and the census are compared. Copies are tried in turn.
+    All digests, ``integrity_check`` and the census are compared. Copies are tried in turn. An
+    encrypted one is opened with the identities of ``keyring`` (default: those of the settings), or
+    with the key of its own that its maker kept in memory.
 
     Raises:
+        KeyMissingError: no identity opens it.
         NotFoundError: there is no stored copy. VerificationError: no copy can be trusted.
         DiskFullError, BackupError, CancelledError, DeadlineError.
     """
     staged = folder / "staged.sqlite3"
+    identities = keyring or Keyring.configured()
+
+    def keys_for(manifest: Manifest) -> Keys:
+        return identities.keys_for(manifest) if file_key is None else Keys(file_key=file_key)
 
     def stage(copy: Copy) -> Census:
         try:
-            return _stage_copy(backup, copy, staged, watch=watch)
+            return _stage_copy(backup, copy, staged, keys_for=keys_for, watch=watch)
         except VerificationError:
             staged.unlink(missing_ok=True)
             raise
@@ -36,7 +50,9 @@ def stage_backup(backup: Backup, folder: Path, *, watch: Watch) -> tuple[Path, C
     return staged, from_first_good_copy(backup, stage)
 
 
-def _stage_copy(backup: Backup, copy: Copy, staged: Path, *, watch: Watch) -> Census:
+def _stage_copy(
+    backup: Backup, copy: Copy, staged: Path, *, keys_for: Callable[[Manifest], Keys], watch: Watch
+) -> Census:
     manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
     if manifest.archive_sha256 != backup.archive_sha256:  # what an approval is bound to
         raise VerificationError(
@@ -44,7 +60,8 @@ def _stage_copy(backup: Backup, copy: Copy, staged: Path, *, watch: Watch) -> Ce
             "It was altered or replaced. Use another backup.",
         )
     destination = get_destination(copy.destination)
-    checks = unpack(partial(destination.open, copy.name), manifest, staged, watch=watch)
+    open_stored = partial(destination.open, copy.name)
+    checks = unpack(open_stored, manifest, staged, watch=watch, keys=keys_for(manifest))
     if not failures(checks):
         checks += check_database(staged, expected=manifest.census, is_thorough=True, watch=watch)
     if failures(checks):

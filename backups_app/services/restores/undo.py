@@ -11,6 +11,7 @@ from django.utils import timezone
 from ... import conf
 from ...core.errors import BackupError, RefusedError
 from ...core.progress import ProgressCallback, Watch
+from ...encryption import Keyring
 from ...models import AuditEvent, Job, Restore
 from .. import audit
 from ..audit import Actor
@@ -27,6 +28,7 @@ def undo_restore(
     restore: Restore,
     *,
     actor: Actor,
+    keyring: Keyring | None = None,
     on_progress: ProgressCallback | None = None,
     is_cancelled: Callable[[], bool] | None = None,
 ) -> Restore:
@@ -36,11 +38,11 @@ def undo_restore(
         RefusedError: as :func:`request_undo`. BusyError: a backup or restore of the database runs.
             No open request is left after them.
     """
-    undo = request_undo(restore, actor=actor)
+    undo = request_undo(restore, actor=actor, keyring=keyring)
     if undo.state != Restore.State.APPROVED:
         return undo
     try:
-        return run_restore(undo, actor=actor, on_progress=on_progress, is_cancelled=is_cancelled)
+        return run_restore(undo, actor=actor, keyring=keyring, on_progress=on_progress, is_cancelled=is_cancelled)
     except BackupError as exc:
         _withdraw(undo, exc, actor=actor)
         raise
@@ -62,7 +64,7 @@ def ask_undo(restore: Restore, *, actor: Actor, trigger: str) -> tuple[Restore, 
         raise
 
 
-def request_undo(restore: Restore, *, actor: Actor) -> Restore:
+def request_undo(restore: Restore, *, actor: Actor, keyring: Keyring | None = None) -> Restore:
     """File the restore that puts back the content from before ``restore``; returns it.
 
     It is approved at once for either person of that restore while its approval window is open: the
@@ -71,11 +73,13 @@ def request_undo(restore: Restore, *, actor: Actor) -> Restore:
 
     Raises:
         RefusedError: there is nothing to undo, or an undo is there already.
+        KeyMissingError: the safety backup is encrypted, and no identity at hand opens it.
     """
     heal_restores()
     restore.refresh_from_db()
+    _require_key(restore, keyring or Keyring.configured())
     is_at_once = runs_at_once(restore, actor=actor)
-    preview = None if is_at_once else _preview(restore)
+    preview = None if is_at_once else _preview(restore, keyring)
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         Restore.objects.select_for_update().get(pk=restore.pk)  # of two at once, one files the undo
         restore.refresh_from_db()
@@ -86,12 +90,18 @@ def request_undo(restore: Restore, *, actor: Actor) -> Restore:
     return undo
 
 
-def _preview(restore: Restore) -> dict[str, Any] | None:
+def _require_key(restore: Restore, keyring: Keyring) -> None:
+    safety = restore.safety_backup
+    if restore.state == Restore.State.SUCCEEDED and safety is not None and safety.is_encrypted:
+        keyring.require_any(safety.key_ids)
+
+
+def _preview(restore: Restore, keyring: Keyring | None) -> dict[str, Any] | None:
     """What the second person should see before deciding."""
     if restore.safety_backup is None or restore.state != Restore.State.SUCCEEDED:
         return None
     watch = Watch(deadline_seconds=conf.get("DEADLINE_SECONDS"))
-    return preview_restore(restore.safety_backup, restore.database, watch=watch).document
+    return preview_restore(restore.safety_backup, restore.database, watch=watch, keyring=keyring).document
 
 
 def _withdraw(undo: Restore, exc: BackupError, *, actor: Actor) -> None:

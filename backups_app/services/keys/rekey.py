@@ -1,0 +1,209 @@
+"""Encrypt a backup anew for the recipients set now, with an identity that opens it.
+
+No archive is ever changed in place. The backup is unpacked into private scratch and fully checked,
+and a new backup with the same content and the same time is stored and proven as any other. Only
+then is the old archive removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from django.db import transaction
+from django.utils import timezone
+
+from ... import conf, encryption
+from ...core.age import X25519Recipient
+from ...core.archive import write_archive
+from ...core.create import CreatedArchive
+from ...core.errors import InputError, NotFoundError, RefusedError, VerificationError
+from ...core.manifest import Manifest
+from ...core.progress import ProgressCallback, Watch
+from ...core.snapshot import Snapshot
+from ...core.verify import check_database
+from ...destinations import LOCAL, get_destination
+from ...encryption import Keyring
+from ...jobs.claim import Claim
+from ...models import AuditEvent, Backup, Copy, Job, Recipient, Restore
+from .. import audit
+from ..audit import Actor
+from ..copies import from_first_good_copy, require_copies
+from ..create import new_row, record_run, store_created
+from ..jobs.ending import Ending
+from ..jobs.inline import run_inline
+from ..names import manifest_name
+from ..restores.staging import stage_backup
+from ..verify import read_manifest
+from .safety import require_safe_for, unproven_remark
+
+
+def rekey_backup(
+    backup: Backup,
+    *,
+    actor: Actor,
+    keyring: Keyring | None = None,
+    is_old_kept: bool = False,
+    on_progress: ProgressCallback | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> Backup:
+    """A new backup with the content of ``backup``, encrypted for the recipients set now; returns its row.
+
+    It is ``verified`` when every proof held; only then the archive of ``backup`` is removed (unless
+    ``is_old_kept``), and its row says which backup has its content. Else everything is as it was.
+
+    Raises:
+        NotFoundError: it has no stored copy. RefusedError: no recipient is set, it is held in an
+            open request to restore, or it is not a verified one. KeyMissingError: no identity opens it.
+        BusyError: its turn did not come.
+    """
+    _require_usable(backup)
+    keyring = keyring or Keyring.configured()
+    if backup.is_encrypted:
+        keyring.require_any(backup.key_ids)
+
+    def work(claim: Claim) -> Backup:
+        watch = claim.watch(on_progress=on_progress, is_cancelled=is_cancelled)
+        done = _rekey(backup, actor=actor, keyring=keyring, job=claim.job, watch=watch)
+        if done.state == Backup.State.VERIFIED:
+            _replace(backup, done, actor=actor, is_old_kept=is_old_kept)
+        return done
+
+    return run_inline(
+        Job.Kind.CREATE,
+        backup.database,
+        actor=actor,
+        trigger=Job.Trigger.COMMAND,
+        options={"rekey": backup.pk},
+        work=work,
+        ending_of=Ending.of_backup,
+        is_cancelled=is_cancelled,
+    )
+
+
+def _require_usable(backup: Backup) -> None:
+    require_copies(backup)
+    if backup.state != Backup.State.VERIFIED:
+        raise RefusedError(
+            f"Backup {backup.pk} is {backup.get_state_display()}; only a verified one is encrypted anew.",
+            f"Verify it first: `manage.py backup verify {backup.pk} --identity FILE`.",
+        )
+    if backup.restores.filter(state__in=Restore.OPEN_STATES).exists():
+        raise RefusedError(f"A request to restore backup {backup.pk} is open.", "Decide it first, then run this again.")
+
+
+def _rekey(backup: Backup, *, actor: Actor, keyring: Keyring, job: Job, watch: Watch) -> Backup:
+    row = new_row(backup.database, actor=actor, trigger=Backup.Trigger.REKEY, note=backup.note)
+    row.is_held, row.job = backup.is_held, job
+
+    def work(folder: Path, recipients: list[Recipient]) -> None:
+        if not recipients:
+            raise InputError("No recipient is set to encrypt for.", "Set BACKUPS['AGE_RECIPIENTS'].")
+        require_safe_for(get_destination(LOCAL), recipients, now=timezone.now())
+        manifest = _manifest_of(backup)
+        created = _written_anew(backup, folder, recipients, manifest=manifest, keyring=keyring, watch=watch)
+        if created.archive.content_sha256 != backup.content_sha256:
+            raise VerificationError("The content is not that of the backup.", "Verify it; nothing was changed.")
+        store_created(
+            row,
+            created,
+            manifest.required_tables,
+            folder,
+            actor=actor,
+            watch=watch,
+            remark=f"Content of backup {backup.pk}. {unproven_remark(recipients, now=timezone.now())}".strip(),
+        )
+
+    return record_run(row, work, actor=actor)
+
+
+def _manifest_of(backup: Backup) -> Manifest:
+    def read(copy: Copy) -> Manifest:
+        return read_manifest(copy, expected_sha256=backup.manifest_sha256)
+
+    return from_first_good_copy(backup, read)
+
+
+def _written_anew(
+    backup: Backup,
+    folder: Path,
+    recipients: list[Recipient],
+    *,
+    manifest: Manifest,
+    keyring: Keyring,
+    watch: Watch,
+) -> CreatedArchive:
+    staged, census = stage_backup(backup, folder, watch=watch, keyring=keyring)
+    try:
+        archive = write_archive(
+            staged,
+            folder / "archive",
+            watch=watch,
+            level=conf.get("ZSTD_LEVEL"),
+            workers=conf.get("ZSTD_WORKERS"),
+            recipients=[X25519Recipient.parse(each.public) for each in recipients],
+        )
+        checks = check_database(
+            staged, expected=census, required_tables=manifest.required_tables, is_thorough=False, watch=watch
+        )
+    finally:
+        staged.unlink(missing_ok=True)
+    snapshot = Snapshot(
+        path=staged,
+        census=census,
+        taken_at=manifest.taken_at,
+        size_bytes=archive.content_bytes,
+        pinned_seconds=0.0,
+        method=manifest.method,  # type: ignore[arg-type]
+        journal_mode=manifest.journal_mode,
+        access="immutable",
+        wal_bytes=0,
+    )
+    return CreatedArchive(snapshot=snapshot, archive=archive, checks=checks)
+
+
+def _replace(old: Backup, new: Backup, *, actor: Actor, is_old_kept: bool) -> None:
+    """Let the new backup stand for the old one.
+
+    Its files go last, so no record ever names what is gone; a process that dies in between leaves
+    files that no record names.
+    """
+    copies = [(copy.destination, copy.name) for copy in old.copies.all()]
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        Restore.objects.filter(safety_backup=old).update(safety_backup=new)  # an undo finds it
+        if not is_old_kept:
+            old.copies.all().delete()
+            Backup.objects.filter(pk=old.pk).update(
+                state=Backup.State.CANCELLED,
+                is_held=False,
+                failure_code="replaced",
+                reason=f"Its content is kept as backup {new.pk}, encrypted for other keys.",
+                hint=f"Use backup {new.pk}.",
+            )
+        audit.record(
+            "rekey",
+            actor=actor,
+            outcome=AuditEvent.Outcome.DONE,
+            database_name=old.database.name,
+            subject=old.pk,
+            detail=f"as {new.pk} for {', '.join(new.key_ids)}; old archive {'kept' if is_old_kept else 'removed'}",
+        )
+    if is_old_kept:
+        return
+    for destination, name in copies:
+        for each in (name, manifest_name(name)):
+            get_destination(destination).remove(each)
+
+
+def backups_to_rekey() -> list[Backup]:
+    """Verified backups with an archive that is not for exactly the recipients set now, oldest first.
+
+    Raises: as :func:`encryption.recipients`. NotFoundError: there is nothing to do.
+    """
+    wanted = {str(each) for each in encryption.recipients()}
+    with_copy = Copy.objects.exclude(state=Copy.State.PENDING).values("backup")
+    stored = Backup.objects.filter(pk__in=with_copy, state=Backup.State.VERIFIED).select_related("database")
+    found = [each for each in stored.order_by("taken_at") if set(each.key_ids) != wanted]
+    if not found:
+        raise NotFoundError("No backup has to be encrypted anew.", "Each is for the recipients set now.")
+    return found

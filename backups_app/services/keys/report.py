@@ -1,0 +1,97 @@
+"""Which key still opens how many archives, and which archives nothing opens any more.
+
+An archive counts as one that can be opened when one of its recipients is set now, or has shown
+after its retirement, and lately enough, that its identity is still kept, or when an identity at hand
+belongs to one of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from ...encryption import Keyring
+from ...models import Backup, Copy, Recipient
+from .registry import is_proven, proof_due_at, proof_state, sync_recipients
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyReport:
+    """What is known of one key."""
+
+    recipient: Recipient
+    is_configured: bool
+    is_proven: bool
+    proof: str
+    proof_due_at: datetime | None
+    is_at_hand: bool
+    """Whether an identity that was given, or is set here, opens its archives."""
+    archives: int
+    """Stored archives that it opens."""
+    archives_alone: int
+    """…and no other key does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeysReport:
+    """All keys at one moment."""
+
+    keys: list[KeyReport]
+    encrypted_archives: int
+    plain_archives: int
+    lost: list[Backup]
+    """Stored archives that can no longer be opened by any key that is set, proven or at hand."""
+
+    @property
+    def configured(self) -> list[KeyReport]:
+        """Those that new archives are made for."""
+        return [each for each in self.keys if each.is_configured]
+
+
+def report_keys(*, now: datetime, keyring: Keyring | None = None) -> KeysReport:
+    """Look at every key and every stored archive.
+
+    Raises: as :func:`encryption.recipients`.
+    """
+    sync_recipients(now=now)
+    at_hand = (keyring or Keyring.configured()).publics
+    rows = list(Recipient.objects.all())
+    stored = list(_stored())
+    encrypted = [each for each in stored if each.is_encrypted]
+    counts = Counter(public for each in encrypted for public in set(each.key_ids))
+    alone = Counter(each.key_ids[0] for each in encrypted if len(set(each.key_ids)) == 1)
+    openable = {row.public for row in rows if _is_held(row, now=now)} | at_hand
+    keys = [
+        KeyReport(
+            recipient=row,
+            is_configured=row.retired_at is None,
+            is_proven=is_proven(row, now=now),
+            proof=proof_state(row, now=now),
+            proof_due_at=proof_due_at(row),
+            is_at_hand=row.public in at_hand,
+            archives=counts[row.public],
+            archives_alone=alone[row.public],
+        )
+        for row in rows
+    ]
+    return KeysReport(
+        keys=sorted(keys, key=lambda each: not each.is_configured),
+        encrypted_archives=len(encrypted),
+        plain_archives=len(stored) - len(encrypted),
+        lost=[each for each in encrypted if not openable & set(each.key_ids)],
+    )
+
+
+def _stored() -> Iterable[Backup]:
+    """Backups with an archive, newest first, without their large facts."""
+    with_copy = Copy.objects.exclude(state=Copy.State.PENDING).values("backup")
+    return Backup.objects.filter(pk__in=with_copy).select_related("database").defer("census", "remarks")
+
+
+def _is_held(recipient: Recipient, *, now: datetime) -> bool:
+    if recipient.retired_at is None:
+        return True
+    proven_at = recipient.proven_at
+    return proven_at is not None and proven_at > recipient.retired_at and is_proven(recipient, now=now)

@@ -1,0 +1,168 @@
+"""A backup encrypted anew: proven first, then the old archive goes; a failure changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from backups_app.core.errors import BackupError, KeyMissingError, NotFoundError, RefusedError
+from backups_app.destinations import LocalDestination
+from backups_app.encryption import Keyring
+from backups_app.models import AuditEvent, Backup, Database, Restore
+from backups_app.services.heal import heal_interrupted
+from backups_app.services.keys.rekey import backups_to_rekey, rekey_backup
+from backups_app.services.restores import request_restore
+from backups_app.services.verify import verify_backup
+from tests.conftest import ACTOR
+from tests.keys import Key, stock_restore
+from tests.support import bytes_in, content_of, names_in
+
+MakeBackup = Callable[..., Backup]
+Encrypting = Callable[..., None]
+
+
+@pytest.fixture
+def old(shop: Database, make_backup: MakeBackup, encrypting: Encrypting, key: Key, other: Key) -> Backup:
+    """A backup for ``key``; ``other`` is set now."""
+    encrypting(key)
+    made = make_backup(shop, note="the last good one")
+    encrypting(other)
+    return made
+
+
+def ring(key: Key) -> Keyring:
+    return Keyring([key.path])
+
+
+def test_the_new_archive_has_the_same_content_for_the_new_key(
+    old: Backup, key: Key, other: Key, shop_file: Path, home: Path, archive_of: Callable[[Backup], Path], tmp_path: Path
+):
+    before = archive_of(old)
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    assert (new.state, new.verdict, new.key_ids) == ("verified", "passed", [other.recipient])
+    assert (new.sha256, new.content_sha256, new.taken_at) == (old.sha256, old.content_sha256, old.taken_at)
+    assert new.note == old.note
+    assert content_of(stock_restore(other, archive_of(new), tmp_path / "found")) == content_of(shop_file)
+    (full,) = verify_backup(new, level="full", actor=ACTOR, keyring=ring(other))
+    assert full.verdict == "passed"
+    assert not before.exists()
+    assert names_in(home / "scratch") == set()
+
+
+def test_the_old_row_says_where_its_content_is(old: Backup, key: Key):
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    old.refresh_from_db()
+    assert old.state == "cancelled"
+    assert new.pk in old.reason
+    assert not old.copies.exists()
+    assert AuditEvent.objects.filter(action="rekey", subject=old.pk, outcome="done").exists()
+
+
+def test_the_old_archive_may_be_kept(old: Backup, key: Key, archive_of: Callable[[Backup], Path]):
+    rekey_backup(old, actor=ACTOR, keyring=ring(key), is_old_kept=True)
+    old.refresh_from_db()
+    assert old.state == "verified"
+    assert archive_of(old).exists()
+
+
+def test_a_plain_backup_becomes_an_encrypted_one(
+    shop: Database, make_backup: MakeBackup, encrypting: Encrypting, key: Key
+):
+    plain = make_backup(shop)
+    encrypting(key)
+    assert backups_to_rekey() == [plain]
+    new = rekey_backup(plain, actor=ACTOR)
+    assert (new.state, new.is_encrypted) == ("verified", True)
+    with pytest.raises(NotFoundError):
+        backups_to_rekey()
+
+
+def unchanged(old: Backup, home: Path, before: dict[str, bytes]) -> None:
+    old.refresh_from_db()
+    assert old.state == "verified"
+    assert bytes_in(home / "archives") == before
+    assert names_in(home / "scratch") == set()
+
+
+def test_without_the_key_nothing_changes(old: Backup, other: Key, home: Path):
+    before = bytes_in(home / "archives")
+    for keyring in (None, ring(other)):
+        with pytest.raises(KeyMissingError):
+            rekey_backup(old, actor=ACTOR, keyring=keyring)
+    unchanged(old, home, before)
+    assert Backup.objects.count() == 1
+
+
+def test_without_recipients_nothing_changes(old: Backup, key: Key, encrypting: Encrypting, home: Path):
+    before = bytes_in(home / "archives")
+    encrypting()
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    assert (new.state, new.failure_code) == ("failed", "usage")
+    unchanged(old, home, before)
+
+
+def test_a_damaged_archive_is_not_made_anew(old: Backup, key: Key, home: Path, archive_of: Callable[[Backup], Path]):
+    content = bytearray(archive_of(old).read_bytes())
+    content[-1] ^= 1
+    archive_of(old).write_bytes(content)
+    before = bytes_in(home / "archives")
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    assert (new.state, new.failure_code) == ("failed", "verification_failed")
+    unchanged(old, home, before)
+
+
+def test_a_new_archive_that_cannot_be_proven_leaves_the_old_one(
+    old: Backup, key: Key, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = bytes_in(home / "archives")
+    store = LocalDestination.store
+
+    def altering(self: LocalDestination, source: Path, name: str) -> None:
+        source.write_bytes(source.read_bytes()[:-1])
+        store(self, source, name)
+
+    monkeypatch.setattr(LocalDestination, "store", altering)
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    assert new.state == "failed"
+    heal_interrupted()
+    unchanged(old, home, before)
+
+
+def test_a_backup_in_an_open_request_is_left_alone(old: Backup, key: Key, other: Key, home: Path):
+    before = bytes_in(home / "archives")
+    both = Keyring([key.path, other.path])
+    request_restore(old, old.database, reason="x", actor=ACTOR, keyring=both)
+    with pytest.raises(RefusedError, match="open"):
+        rekey_backup(old, actor=ACTOR, keyring=both)
+    unchanged(old, home, before)
+
+
+def test_a_backup_that_is_not_verified_is_refused(old: Backup, key: Key):
+    Backup.objects.filter(pk=old.pk).update(state="failed", reason="x")
+    old.refresh_from_db()
+    with pytest.raises(BackupError, match="verified"):
+        rekey_backup(old, actor=ACTOR, keyring=ring(key))
+
+
+def test_an_undo_finds_the_safety_backup_again(old: Backup, key: Key):
+    Backup.objects.filter(pk=old.pk).update(is_held=True)
+    old.refresh_from_db()
+    restore = Restore.objects.create(
+        backup=old,
+        database=old.database,
+        reason="x",
+        archive_sha256=old.archive_sha256,
+        requested_by_name="anna",
+        state="expired",
+        requested_at=old.created_at,
+        expires_at=old.created_at,
+        finished_at=old.created_at,
+        outcome="x",
+        safety_backup=old,
+    )
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    restore.refresh_from_db()
+    assert restore.safety_backup == new
+    assert new.is_held
