@@ -24,7 +24,8 @@ from .verify import deepest_level, read_manifest, verify_copy
 
 
 def repair_copy(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> Verification | None:
-    """Replace the damaged ``copy`` by the bytes of a verified copy of the same backup, and verify it as deeply as the keys at hand allow.
+    """Replace the damaged ``copy`` by the bytes of a verified copy of the same backup, and verify
+    it as deeply as the keys at hand allow.
 
     For the owner of ``job``. None when there is nothing to do: no other copy is verified, the bytes of
     this one are right (what is wrong lies in the data), or its store cannot be reached, which says
