@@ -127,6 +127,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a list of http or https addresses, or None",
     ),
     "HEARTBEAT_URL": (lambda value: value in (None, "") or conf.is_web_address(value), "an http or https address"),
+    "TRIAGE_ROOTS": (_is_list_of_paths, "a list of folders"),
+    "TRIAGE_KEY_FILES": (_is_list_of_paths, "a list of files or folders"),
     "ZSTD_LEVEL": (lambda value: isinstance(value, int) and 1 <= value <= 19, "a whole number from 1 to 19"),
     "ZSTD_WORKERS": (lambda value: isinstance(value, int) and 0 <= value <= 16, "a whole number from 0 to 16"),
 }

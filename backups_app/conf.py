@@ -53,6 +53,10 @@ DEFAULTS: dict[str, Any] = {
     "WEBHOOK_URLS": None,
     # A dead man's switch: called after each backup, with /fail after each failure. Secret as well.
     "HEARTBEAT_URL": None,
+    # Folders below which archives of others may be judged, imported and deleted from the admin. Default: none.
+    "TRIAGE_ROOTS": [],
+    # Keys that triage tries: age identity files, 32-byte keys of the old system, folders with its keys.
+    "TRIAGE_KEY_FILES": [],
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }
@@ -115,6 +119,16 @@ def state_folder() -> Path:
 def roots() -> list[Path]:
     """Folders below which other databases may be added, absolute with links resolved."""
     return [Path(root).expanduser().resolve() for root in get("ROOTS")]
+
+
+def triage_roots() -> list[Path]:
+    """Folders below which the admin may have archives judged, absolute with links resolved."""
+    return [Path(root).expanduser().resolve() for root in get("TRIAGE_ROOTS")]
+
+
+def triage_key_files() -> list[Path]:
+    """Where the keys for triage lie, absolute."""
+    return [Path(path).expanduser().absolute() for path in get("TRIAGE_KEY_FILES")]
 
 
 # Who is told
