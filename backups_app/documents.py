@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from .core.manifest import utc_text
+from .core.triage import Judged
 from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
@@ -75,6 +76,11 @@ def trial_document(trial: Trial) -> Document:
         "delivered": trial.is_delivered,
         "reason": trial.reason or None,
     }
+
+
+def judged_document(judged: Judged, *, imported: str | None, is_deleted: bool) -> Document:
+    """A judged archive, and what was done with it."""
+    return {**judged.as_dict(), "member": judged.member, "imported": imported, "deleted": is_deleted}
 
 
 def database_document(database: Database) -> Document:

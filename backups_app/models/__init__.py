@@ -8,6 +8,7 @@ from .job import Job
 from .notification import Notification
 from .restore import Restore
 from .schedule import Schedule, ScheduledRun
+from .triage import TriageFile, TriageRun
 from .verification import Verification
 
 __all__ = [
@@ -21,5 +22,7 @@ __all__ = [
     "Restore",
     "Schedule",
     "ScheduledRun",
+    "TriageFile",
+    "TriageRun",
     "Verification",
 ]

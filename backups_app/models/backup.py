@@ -41,6 +41,7 @@ class Backup(models.Model):
         ADMIN = "admin", _("admin")
         SCHEDULE = "schedule", _("schedule")
         SAFETY = "safety", _("before a restore")
+        IMPORT = "import", _("import")
 
     id = models.CharField(_("id"), max_length=32, primary_key=True, default=new_backup_id, editable=False)
     database = models.ForeignKey(
@@ -60,6 +61,12 @@ class Backup(models.Model):
     requested_by_name = models.CharField(_("requested by"), max_length=200, blank=True)
     note = models.TextField(_("note"), blank=True)
     is_held = models.BooleanField(_("held"), default=False)
+    origin_sha256 = models.CharField(
+        _("origin SHA-256"),
+        max_length=64,
+        blank=True,
+        help_text=_("Of an imported backup: digest of the database in the archive that it came from."),
+    )
 
     created_at = models.DateTimeField(_("created"), default=timezone.now)
     taken_at = models.DateTimeField(
@@ -96,11 +103,13 @@ class Backup(models.Model):
             ("create_backup", "Can create backups"),
             ("verify_backup", "Can verify backups"),
             ("download_backup", "Can download backups"),
+            ("import_backup", "Can import archives of others"),
         ]
         indexes: ClassVar = [
             models.Index(fields=["database", "-created_at"], name="backup_by_database"),
             models.Index(fields=["state", "-created_at"], name="backup_by_state"),
             models.Index(fields=["-created_at"], name="backup_by_time"),
+            models.Index(fields=["origin_sha256"], condition=~Q(origin_sha256=""), name="backup_by_origin"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -33,6 +34,18 @@ from .jobs.inline import run_inline
 from .names import archive_name, manifest_name
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a backup's content comes from, when that is no live database under care."""
+
+    path: Path
+    """A private database file that nobody else has open."""
+    sha256: str
+    """Its SHA-256."""
+    taken_at: datetime
+    """How old the content is, as far as can be told."""
 
 
 def create_backup(
@@ -81,12 +94,17 @@ def create_claimed_backup(
     trigger: str,
     note: str = "",
     is_held: bool = False,
+    origin: Origin | None = None,
     job: Job | None,
     watch: Watch,
 ) -> Backup:
-    """:func:`create_backup` for the owner of ``job``, who holds the lock of ``database``."""
+    """:func:`create_backup` for the owner of ``job``, who holds the lock of ``database``.
+
+    With ``origin`` the content is taken from there, and the live database is not touched.
+    """
     backup = _new_row(database, actor=actor, trigger=trigger, note=note)
     backup.is_held, backup.job = is_held, job
+    backup.origin_sha256 = origin.sha256 if origin else ""
     with ExitStack() as stack:
         try:
             with translated("preparing the scratch folder"):
@@ -97,7 +115,7 @@ def create_claimed_backup(
         # The row appears while the lock of the scratch folder is held, so no other process can
         # take it for one whose owner died.
         backup.save(force_insert=True)
-        _run(backup, folder, actor=actor, watch=watch)
+        _run(backup, folder, origin=origin, actor=actor, watch=watch)
     return backup
 
 
@@ -115,9 +133,9 @@ def _new_row(database: Database, *, actor: Actor, trigger: str, note: str) -> Ba
     )
 
 
-def _run(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
+def _run(backup: Backup, folder: Path, *, origin: Origin | None, actor: Actor, watch: Watch) -> None:
     try:
-        _create_and_prove(backup, folder, actor=actor, watch=watch)
+        _create_and_prove(backup, folder, origin=origin, actor=actor, watch=watch)
     except BackupError as exc:
         _record_failure(backup, exc, actor=actor)
     except Exception as exc:
@@ -132,12 +150,12 @@ def _run(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
         raise
 
 
-def _create_and_prove(backup: Backup, folder: Path, *, actor: Actor, watch: Watch) -> None:
+def _create_and_prove(backup: Backup, folder: Path, *, origin: Origin | None, actor: Actor, watch: Watch) -> None:
     database = backup.database
     # A safety backup must be had of whatever is there: that may be why somebody restores.
     tables = () if backup.trigger == Backup.Trigger.SAFETY else required_tables(database)
     created = create_archive(
-        live_path(database),
+        origin.path if origin else live_path(database),
         folder,
         options=CreateOptions(
             required_tables=tables,
@@ -149,6 +167,8 @@ def _create_and_prove(backup: Backup, folder: Path, *, actor: Actor, watch: Watc
         watch=watch,
         now=timezone.now,
     )
+    if origin:
+        created = replace(created, snapshot=replace(created.snapshot, taken_at=origin.taken_at))
     content = _manifest(backup, created, tables).to_bytes()
     destination = get_destination(LOCAL)
     copy = Copy.objects.create(backup=backup, destination=destination.name, name=backup.archive_name)
@@ -302,10 +322,10 @@ def _record_failure(backup: Backup, exc: BackupError, *, actor: Actor) -> None:
 def _audit(backup: Backup, *, actor: Actor) -> None:
     is_good = backup.state == Backup.State.VERIFIED
     audit.record(
-        "create",
+        "import" if backup.trigger == Backup.Trigger.IMPORT else "create",
         actor=actor,
         outcome=AuditEvent.Outcome.DONE if is_good else AuditEvent.Outcome.FAILED,
         database_name=backup.database.name,
         subject=backup.pk,
-        detail=backup.reason,
+        detail=backup.reason or (backup.note if backup.trigger == Backup.Trigger.IMPORT else ""),
     )

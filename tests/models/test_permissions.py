@@ -20,8 +20,8 @@ def test_evidence_can_only_be_viewed(model: type):
     assert permissions(model) == {"view"}
 
 
-def test_backups_can_be_viewed_made_verified_and_downloaded():
-    assert permissions(Backup) == {"view", "create_backup", "verify_backup", "download_backup"}
+def test_backups_can_be_viewed_made_verified_downloaded_and_imported():
+    assert permissions(Backup) == {"view", "create_backup", "verify_backup", "download_backup", "import_backup"}
 
 
 def test_databases_can_be_viewed_and_their_policy_changed():

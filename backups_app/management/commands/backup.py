@@ -34,6 +34,7 @@ from ...verbs import (
     show,
     status,
     tick,
+    triage,
     undo,
     verify,
 )
@@ -52,6 +53,7 @@ VERBS: dict[str, ModuleType] = {
     "undo": undo,
     "jobs": jobs,
     "cancel": cancel,
+    "triage": triage,
     "databases": databases,
     "add-database": add_database,
     "status": status,

@@ -15,6 +15,7 @@ from ...models import Backup, Database, Job, Verification
 from ..audit import Actor
 from ..create import create_claimed_backup
 from ..restores.run import run_claimed_restore
+from ..triage.runs import run_claimed_triage
 from ..verify import verify_claimed_backup
 from .ending import Ending, finish
 from .inline import recorded
@@ -103,7 +104,8 @@ def _backups_of(job: Job) -> list[Backup]:
     named = Backup.objects.select_related("database").filter(database=job.database)
     if "backups" in job.options:
         return list(named.filter(pk__in=job.options["backups"]))
-    newest = named.filter(state=Backup.State.VERIFIED).order_by("-taken_at").first()
+    own = named.exclude(trigger=Backup.Trigger.IMPORT)
+    newest = own.filter(state=Backup.State.VERIFIED).order_by("-taken_at").first()
     if newest is None:
         raise NotFoundError("There is no verified backup to look at.", "Make one first.")
     return [newest]
@@ -117,8 +119,13 @@ def _restore(claim: Claim) -> Ending:
     return Ending.of_restore(restore)
 
 
+def _triage(claim: Claim) -> Ending:
+    return run_claimed_triage(claim, actor=actor_of(claim.job))
+
+
 _WORK: dict[str, Callable[[Claim], Ending]] = {
     Job.Kind.CREATE: _create,
     Job.Kind.VERIFY: _verify,
     Job.Kind.RESTORE: _restore,
+    Job.Kind.TRIAGE: _triage,
 }
