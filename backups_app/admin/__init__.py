@@ -7,6 +7,7 @@ from .job import JobAdmin
 from .notification import NotificationAdmin
 from .restore import RestoreAdmin
 from .schedule import ScheduleAdmin, ScheduledRunAdmin
+from .triage import TriageFileAdmin, TriageRunAdmin
 from .verification import VerificationAdmin
 
 __all__ = [
@@ -18,5 +19,7 @@ __all__ = [
     "RestoreAdmin",
     "ScheduleAdmin",
     "ScheduledRunAdmin",
+    "TriageFileAdmin",
+    "TriageRunAdmin",
     "VerificationAdmin",
 ]

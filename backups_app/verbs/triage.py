@@ -171,6 +171,7 @@ def _import(
     actor: Actor,
     is_cancelled: Callable[[], bool],
 ) -> None:
+    known = 0
     for place, judged in enumerate(found.files):
         if not is_importable(judged):
             continue
@@ -190,8 +191,9 @@ def _import(
             found.codes.append(output.error(exc, about=judged.path))
             continue
         found.imported[place] = done.backup.pk
-        if not done.is_new:
-            output.note(f"Note: {judged.path} was imported before, as {done.backup.pk}.")
+        known += not done.is_new
+    if known:
+        output.note(f"Note: {known:,} of these databases were imported before; none is imported twice.")
 
 
 def _delete(found: _Found, output: Output, *, is_yes: bool, actor: Actor, is_cancelled: Callable[[], bool]) -> None:

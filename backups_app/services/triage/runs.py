@@ -7,7 +7,7 @@ run, to delete its useless ones. What was asked for is checked again when the jo
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -85,26 +85,31 @@ def useless_files(run: TriageRun) -> QuerySet[TriageFile]:
     return run.files.filter(is_useless=True, member="", deleted_at=None)
 
 
+def among(rows: QuerySet[TriageFile], files: Sequence[int]) -> QuerySet[TriageFile]:
+    """Those of ``rows`` that have one of these ids; all of them when no id is given."""
+    return rows.filter(pk__in=files) if files else rows
+
+
 def ask_import(
-    run: TriageRun, files: Iterable[TriageFile], *, into: Database | None, actor: Actor, trigger: str
+    run: TriageRun, *, files: Sequence[int] = (), into: Database | None = None, actor: Actor, trigger: str
 ) -> Job:
-    """Ask for an import of good files of a run.
+    """Ask for an import of the good files of a run, or of those among ``files`` (their ids).
 
     Raises:
         RefusedError: the run is not over, or none of these can be imported.
     """
-    chosen = importable_files(run).filter(pk__in=[each.pk for each in files])
+    chosen = among(importable_files(run), files)
     options = {"into": into.name} if into else {}
     return _ask(run, chosen, do=IMPORT, options=options, actor=actor, trigger=trigger)
 
 
-def ask_deletion(run: TriageRun, files: Iterable[TriageFile], *, actor: Actor, trigger: str) -> Job:
-    """Ask for the deletion of useless files of a run.
+def ask_deletion(run: TriageRun, *, files: Sequence[int] = (), actor: Actor, trigger: str) -> Job:
+    """Ask for the deletion of the useless files of a run, or of those among ``files`` (their ids).
 
     Raises:
         RefusedError: the run is not over, or none of these is useless.
     """
-    chosen = useless_files(run).filter(pk__in=[each.pk for each in files])
+    chosen = among(useless_files(run), files)
     return _ask(run, chosen, do=DELETE, options={}, actor=actor, trigger=trigger)
 
 
