@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
@@ -427,8 +428,8 @@ def _may_view(request: HttpRequest, own: str) -> bool:
 
 
 def _files_url(run_id: str, **filters: str) -> str:
-    named = "".join(f"&{name}__exact={value}" for name, value in filters.items())
-    return f"{reverse('admin:backups_app_triagefile_changelist')}?run__id__exact={run_id}{named}"
+    named = {"run__id__exact": run_id, **{f"{name}__exact": value for name, value in filters.items()}}
+    return f"{reverse('admin:backups_app_triagefile_changelist')}?{urlencode(named)}"
 
 
 def _chosen_ids(request: HttpRequest) -> list[int]:
