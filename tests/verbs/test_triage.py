@@ -26,6 +26,7 @@ from backups_app.services.databases import change_policy
 from tests.conftest import ACTOR
 from tests.console import Console, environment, finish, wait_until
 from tests.foreign import DATA, MIGRATED, SITE, good_copy, legacy_container, naive_copy, open_site, remove_live
+from tests.site import Site, digest
 from tests.support import build, bytes_in, connected, content_of, names_in, rows_of
 
 CURRENT, ROTATED, LOST = os.urandom(32), os.urandom(32), os.urandom(32)
@@ -351,6 +352,58 @@ def test_people_need_the_permissions(run, tmp_path: Path, old: Path):
     assert run("triage", old, "--import", "--delete-useless", "--yes", "--user", "anna").code == 0
     assert Backup.objects.get().requested_by_name == "anna"
     assert AuditEvent.objects.get(action="delete-foreign").actor_name == "anna"
+
+
+# Restore
+
+
+def test_an_imported_archive_is_restored_into_the_live_site_like_any_backup(
+    people_site: Site, tmp_path: Path, old: Path
+):
+    people_site.execute("INSERT INTO events (what) VALUES ('of the archive')")
+    with connected(people_site.path) as live, connected(tmp_path / "copy.db") as target:
+        live.backup(target)
+    (old / "site_20260220.db.enc").write_bytes(legacy_container((tmp_path / "copy.db").read_bytes(), CURRENT))
+    (tmp_path / "master.key").write_bytes(CURRENT)
+    archived = digest(people_site.path)
+    people_site.execute("DELETE FROM events")
+    console, key = people_site.console, tmp_path / "master.key"
+    (found,) = console.ok("triage", old, "--key", key, "--import", "--into", "default", "--json").document["files"]
+    restore = people_site.asked(found["imported"])
+    assert people_site.approve(restore).code == 0
+    assert people_site.row(restore)["state"] == "succeeded"
+    assert digest(people_site.path) == archived
+
+
+def test_an_old_archive_meets_the_guards(people_site: Site, tmp_path: Path, old: Path):
+    good_copy(tmp_path, old / "good.db")
+    (found,) = people_site.console.ok("triage", old, "--import", "--into", "default", "--json").document["files"]
+    refused = people_site.request(found["imported"])
+    assert refused.code == 7
+    for guard in ("lock_out", "migration"):
+        assert guard in refused.stderr
+    elsewhere = tmp_path / "restored.db"
+    people_site.console.ok("restore", found["imported"], "--to", elsewhere)
+    assert content_of(elsewhere) == content_of(old / "good.db")
+
+
+def test_an_archive_without_a_database_is_not_of_the_live_one(people_site: Site, tmp_path: Path, old: Path):
+    with connected(people_site.path) as live, connected(old / "site.db") as target:
+        live.backup(target)
+    (found,) = people_site.console.ok("triage", old, "--import", "--json").document["files"]
+    assert people_site.request(found["imported"]).code == 6, "its own database has no file"
+    refused = people_site.request(found["imported"], "--into", "default")
+    assert refused.code == 7
+    assert "wrong_database" in refused.stderr
+    assert people_site.console.run("create", "site").code == 6
+
+
+def test_our_own_archives_are_judged_and_not_imported(run, home: Path, shop: Database):
+    assert run("create", "shop").code == 0
+    finished = run("triage", home / "archives", "--import", "--json")
+    assert finished.code == 7
+    assert sorted(each["format"] for each in finished.document["files"]) == ["manifest", "zstd+sqlite"]
+    assert Backup.objects.count() == 1
 
 
 # Live databases

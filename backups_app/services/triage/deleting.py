@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ... import conf
 from ...core.errors import BackupError, RefusedError
 from ...core.progress import Watch
@@ -12,6 +10,7 @@ from ...models import AuditEvent
 from .. import audit
 from ..audit import Actor
 from ..databases import live_files
+from ..places import is_below
 
 ACTION = "delete-foreign"
 
@@ -40,22 +39,12 @@ def delete_useless(judged: Judged, *, actor: Actor, watch: Watch) -> None:
 
 
 def _refuse_ours(judged: Judged) -> None:
-    if is_below_home(judged.file):
+    if is_below(judged.file, conf.home()) or is_below(judged.file, conf.archives_folder()):  # a link, perhaps
         raise RefusedError(
             "It was not deleted: it lies below BACKUPS['HOME'].", "Archives of ours go by retention only."
         )
     if judged.identity in live_files():
         raise RefusedError("It was not deleted: it is a live database.", "Leave it.")
-
-
-def is_below_home(path: Path) -> bool:
-    """Whether a file lies among our own; one whose place cannot be told counts as such."""
-    try:
-        home, archives = conf.home().resolve(), conf.archives_folder().resolve()
-        folder = path.parent.resolve()
-    except (OSError, RuntimeError, ValueError):
-        return True
-    return any(own == folder or own in folder.parents for own in (home, archives))
 
 
 def _record(judged: Judged, detail: str, *, actor: Actor, outcome: str) -> None:
