@@ -176,6 +176,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "AGE_IDENTITY_FILE": (lambda value: value is None or isinstance(value, str | Path), "a path, or None"),
     "AGE_PASSPHRASE": (lambda value: value is None or isinstance(value, str), "a text, or None"),
     "AGE_PROOF_MONTHS": (lambda value: _is_number(value) and 0 < value <= 120, "a number of months, at most 120"),
+    "TRIAGE_ROOTS": (_is_list_of_paths, "a list of folders"),
+    "TRIAGE_KEY_FILES": (_is_list_of_paths, "a list of files or folders"),
     "ZSTD_LEVEL": (lambda value: isinstance(value, int) and 1 <= value <= 19, "a whole number from 1 to 19"),
     "ZSTD_WORKERS": (lambda value: isinstance(value, int) and 0 <= value <= 16, "a whole number from 0 to 16"),
 }

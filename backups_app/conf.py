@@ -77,6 +77,10 @@ DEFAULTS: dict[str, Any] = {
     "AGE_PASSPHRASE": None,
     # How long a proof that somebody can open archives for a recipient counts.
     "AGE_PROOF_MONTHS": 6,
+    # Folders below which archives of others may be judged, imported and deleted from the admin. Default: none.
+    "TRIAGE_ROOTS": [],
+    # Keys that triage tries: age identity files, 32-byte keys of the old system, folders with its keys.
+    "TRIAGE_KEY_FILES": [],
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }
@@ -139,6 +143,16 @@ def state_folder() -> Path:
 def roots() -> list[Path]:
     """Folders below which other databases may be added, absolute with links resolved."""
     return [Path(root).expanduser().resolve() for root in get("ROOTS")]
+
+
+def triage_roots() -> list[Path]:
+    """Folders below which the admin may have archives judged, absolute with links resolved."""
+    return [Path(root).expanduser().resolve() for root in get("TRIAGE_ROOTS")]
+
+
+def triage_key_files() -> list[Path]:
+    """Where the keys for triage lie, absolute."""
+    return [Path(path).expanduser().absolute() for path in get("TRIAGE_KEY_FILES")]
 
 
 # Who is told

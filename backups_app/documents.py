@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .core.manifest import utc_text
+from .core.triage import Judged
 from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
@@ -14,7 +15,7 @@ from .services.keys.keygen import NewKey
 from .services.keys.proof import Challenge
 from .services.keys.report import KeyReport
 from .services.notifications.trial import Trial
-from .services.prune import Judged
+from .services.prune import Judged as Pruning
 from .services.status import Health
 
 Document = dict[str, Any]
@@ -78,7 +79,7 @@ def verification_document(verification: Verification) -> Document:
     }
 
 
-def judged_document(judged: Judged) -> Document:
+def pruning_document(judged: Pruning) -> Document:
     """What retention decided about a backup, and why."""
     backup = judged.backup
     return {
@@ -150,6 +151,11 @@ def trial_document(trial: Trial) -> Document:
         "delivered": trial.is_delivered,
         "reason": trial.reason or None,
     }
+
+
+def judged_document(judged: Judged, *, imported: str | None, is_deleted: bool) -> Document:
+    """A judged archive, and what was done with it."""
+    return {**judged.as_dict(), "member": judged.member, "imported": imported, "deleted": is_deleted}
 
 
 def database_document(database: Database) -> Document:

@@ -163,4 +163,6 @@ BACKUPS = {
     "HOME": HOME,
     "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
     "NOTIFY_EMAILS": _words("BACKUPS_NOTIFY_EMAILS"),
+    "TRIAGE_ROOTS": _words("BACKUPS_TRIAGE_ROOTS", os.pathsep),
+    "TRIAGE_KEY_FILES": _words("BACKUPS_TRIAGE_KEY_FILES", os.pathsep),
 }

@@ -48,7 +48,13 @@ def test_the_defaults_are_safe(tmp_path: Path):
     assert found["DEBUG"] is False
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
     assert found["DATABASE_ROUTERS"] == ["backups_app.routers.CatalogRouter"]
-    assert found["BACKUPS"] == {"HOME": str(tmp_path / "home"), "ROOTS": [], "NOTIFY_EMAILS": []}
+    assert found["BACKUPS"] == {
+        "HOME": str(tmp_path / "home"),
+        "ROOTS": [],
+        "NOTIFY_EMAILS": [],
+        "TRIAGE_ROOTS": [],
+        "TRIAGE_KEY_FILES": [],
+    }
 
 
 def test_the_home_without_an_environment_lies_beside_manage_py():
@@ -83,10 +89,14 @@ def test_the_environment_is_read(tmp_path: Path):
         DJANGO_DEBUG="True",
         DJANGO_ALLOWED_HOSTS="a.example, b.example",
         BACKUPS_ROOTS=f"/srv{os.pathsep} /data ",
+        BACKUPS_TRIAGE_ROOTS="/srv/old",
+        BACKUPS_TRIAGE_KEY_FILES=f"/keys{os.pathsep}/identity",
     )
     assert found["DEBUG"] is True
     assert found["ALLOWED_HOSTS"] == ["a.example", "b.example"]
     assert found["BACKUPS"]["ROOTS"] == ["/srv", "/data"]
+    assert found["BACKUPS"]["TRIAGE_ROOTS"] == ["/srv/old"]
+    assert found["BACKUPS"]["TRIAGE_KEY_FILES"] == ["/keys", "/identity"]
 
 
 def test_the_mail_server_comes_from_the_environment_and_its_password_from_a_file(tmp_path: Path):

@@ -8,6 +8,7 @@ from .notification import NotificationAdmin
 from .recipient import RecipientAdmin
 from .restore import RestoreAdmin
 from .schedule import ScheduleAdmin, ScheduledRunAdmin
+from .triage import TriageFileAdmin, TriageRunAdmin
 from .verification import VerificationAdmin
 
 __all__ = [
@@ -20,5 +21,7 @@ __all__ = [
     "RestoreAdmin",
     "ScheduleAdmin",
     "ScheduledRunAdmin",
+    "TriageFileAdmin",
+    "TriageRunAdmin",
     "VerificationAdmin",
 ]

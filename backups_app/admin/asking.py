@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponseRedirect
@@ -24,10 +25,18 @@ def form_opened_at() -> str:
     return timezone.now().isoformat()
 
 
-def asked_with_this_form(request: HttpRequest, *, kind: str, database: Database, about: str = "") -> Job | None:
+def asked_with_this_form(
+    request: HttpRequest,
+    *,
+    kind: str,
+    database: Database | None,
+    about: str = "",
+    wanted: Mapping[str, Any] | None = None,
+) -> Job | None:
     """The job that this person asked for since the form was opened: a second click asks for no second one.
 
-    ``about`` narrows it to jobs whose options name something, the id of a backup for instance.
+    ``about`` narrows it to jobs whose options name something, the id of a backup for instance;
+    ``wanted`` to those that have exactly these options.
     """
     opened_at = _opened_at(request)
     if opened_at is None:
@@ -35,7 +44,8 @@ def asked_with_this_form(request: HttpRequest, *, kind: str, database: Database,
     since = Job.objects.filter(
         kind=kind, database=database, requested_by_id=Actor.of(request.user).id, created_at__gte=opened_at
     )
-    return next((job for job in since if about in str(job.options)), None)
+    pairs = (wanted or {}).items()
+    return next((job for job in since if about in str(job.options) and pairs <= job.options.items()), None)
 
 
 def _opened_at(request: HttpRequest) -> datetime | None:

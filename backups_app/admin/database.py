@@ -135,7 +135,8 @@ class DatabaseAdmin(CatalogAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Database]:
         """Each database with its last verified backup, in one query."""
-        last = Backup.objects.filter(database=OuterRef("pk"), state=Backup.State.VERIFIED).order_by("-taken_at")
+        own = Backup.objects.filter(database=OuterRef("pk")).exclude(trigger=Backup.Trigger.IMPORT)
+        last = own.filter(state=Backup.State.VERIFIED).order_by("-taken_at")
         names = ["id", "taken_at", "row_count", "size_bytes"]
         if not self.is_list(request):
             names.append("census")
@@ -167,6 +168,8 @@ class DatabaseAdmin(CatalogAdmin):
     @admin.display(description=gettext_lazy("state"))
     def health(self, database: Database) -> SafeString:
         """Safe, or not."""
+        if database.is_imported:
+            return display.badge("cancelled", _("imported archives only"))
         if not database.is_under_care:
             return display.badge("cancelled", _("not under care"))
         taken_at = getattr(database, "last_taken_at", None)

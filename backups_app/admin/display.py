@@ -46,6 +46,13 @@ _LOOKS = {
     "expired": ("idle", "–"),
     "rolled_back": ("bad", "↶"),
     "failed": ("bad", "✗"),
+    # Verdicts of triage.
+    "holds data": ("good", "✓"),
+    "schema only": ("idle", "○"),
+    "empty": ("idle", "○"),
+    "corrupt": ("bad", "✗"),
+    "key missing": ("warn", "?"),
+    "not a database": ("idle", "–"),
 }
 
 

@@ -44,7 +44,21 @@ class JobAdmin(EvidenceAdmin):
     actions = None
     change_form_template = "admin/backups_app/job/change_form.html"
     fieldsets = [
-        (None, {"fields": ["kind", "database_link", "restore_link", "made", "verified", "asked_by", "when"]}),
+        (
+            None,
+            {
+                "fields": [
+                    "kind",
+                    "database_link",
+                    "restore_link",
+                    "triage_link",
+                    "made",
+                    "verified",
+                    "asked_by",
+                    "when",
+                ]
+            },
+        ),
         (
             gettext_lazy("Details"),
             {
@@ -86,6 +100,7 @@ class JobAdmin(EvidenceAdmin):
             name
             for name, is_there in (
                 ("restore_link", obj.restore_id),
+                ("triage_link", "run" in obj.options),
                 ("made", obj.backups.exists()),
                 ("verified", obj.verifications.exists()),
             )
@@ -143,6 +158,11 @@ class JobAdmin(EvidenceAdmin):
     def restore_link(self, job: Job) -> SafeString | str:
         """The restore that it runs."""
         return display.linked("restore", job.restore_id) if job.restore_id else display.DASH
+
+    @admin.display(description=gettext_lazy("triage"))
+    def triage_link(self, job: Job) -> SafeString | str:
+        """The list of files that it is about."""
+        return display.linked("triagerun", job.options["run"]) if "run" in job.options else display.DASH
 
     @admin.display(description=gettext_lazy("backups made"))
     def made(self, job: Job) -> SafeString | str:

@@ -26,6 +26,9 @@ _PHASES = {
     "read": gettext_lazy("Reading the stored copy"),
     "unpack": gettext_lazy("Unpacking"),
     "restore": gettext_lazy("Exchanging the content"),
+    "judge": gettext_lazy("Judging"),
+    "import": gettext_lazy("Importing"),
+    "delete": gettext_lazy("Deleting"),
 }
 
 _RUNNING = {

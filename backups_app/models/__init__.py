@@ -9,6 +9,7 @@ from .notification import Notification
 from .recipient import Recipient
 from .restore import Restore
 from .schedule import Schedule, ScheduledRun
+from .triage import TriageFile, TriageRun
 from .verification import Verification
 
 __all__ = [
@@ -23,5 +24,7 @@ __all__ = [
     "Restore",
     "Schedule",
     "ScheduledRun",
+    "TriageFile",
+    "TriageRun",
     "Verification",
 ]

@@ -47,6 +47,7 @@ class Backup(models.Model):
         SCHEDULE = "schedule", _("schedule")
         SAFETY = "safety", _("before a restore")
         REKEY = "rekey", _("encrypted anew")
+        IMPORT = "import", _("import")
 
     id = models.CharField(_("id"), max_length=32, primary_key=True, default=new_backup_id, editable=False)
     database = models.ForeignKey(
@@ -68,6 +69,12 @@ class Backup(models.Model):
     is_held = models.BooleanField(_("held"), default=False)
     held_by_name = models.CharField(
         _("held by"), max_length=200, blank=True, help_text=_("Empty for a safety backup that nobody held by hand.")
+    )
+    origin_sha256 = models.CharField(
+        _("origin SHA-256"),
+        max_length=64,
+        blank=True,
+        help_text=_("Of an imported backup: digest of the database in the archive that it came from."),
     )
 
     created_at = models.DateTimeField(_("created"), default=timezone.now)
@@ -120,11 +127,13 @@ class Backup(models.Model):
             ("download_backup", "Can download backups"),
             ("prune_backup", "Can prune backups"),
             ("hold_backup", "Can hold and release backups"),
+            ("import_backup", "Can import archives of others"),
         ]
         indexes: ClassVar = [
             models.Index(fields=["database", "-created_at"], name="backup_by_database"),
             models.Index(fields=["state", "-created_at"], name="backup_by_state"),
             models.Index(fields=["-created_at"], name="backup_by_time"),
+            models.Index(fields=["origin_sha256"], condition=~Q(origin_sha256=""), name="backup_by_origin"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(

@@ -25,6 +25,9 @@ class Database(models.Model):
         _("alias"), max_length=100, blank=True, editable=False, help_text=_("Its name in DATABASES, when it has one.")
     )
     path = models.TextField(_("path"), editable=False)
+    is_imported = models.BooleanField(
+        _("imported"), default=False, editable=False, help_text=_("It has imported backups only, and no file.")
+    )
     is_under_care = models.BooleanField(_("under care"), default=True, editable=False)
     required_tables = models.JSONField(
         _("required tables"),
@@ -90,7 +93,10 @@ class Database(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["alias"], condition=~Q(alias=""), name="database_alias_is_unique"),
             models.CheckConstraint(condition=~Q(name=""), name="database_has_a_name"),
-            models.CheckConstraint(condition=~Q(path=""), name="database_has_a_path"),
+            models.CheckConstraint(
+                condition=(Q(is_imported=False) & ~Q(path="")) | Q(is_imported=True, path="", is_under_care=False),
+                name="database_has_a_path",
+            ),
         ]
 
     def __str__(self) -> str:

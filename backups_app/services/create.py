@@ -6,6 +6,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -37,6 +38,18 @@ from .keys.safety import require_safe_for, unproven_remark
 from .names import archive_name, manifest_name
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a backup's content comes from, when that is no live database under care."""
+
+    path: Path
+    """A private database file that nobody else has open."""
+    sha256: str
+    """Its SHA-256."""
+    taken_at: datetime
+    """How old the content is, as far as can be told."""
 
 
 def create_backup(
@@ -85,6 +98,7 @@ def create_claimed_backup(
     trigger: str,
     note: str = "",
     is_held: bool = False,
+    origin: Origin | None = None,
     job: Job | None,
     watch: Watch,
     on_file_key: Callable[[FileKey], object] | None = None,
@@ -92,13 +106,15 @@ def create_claimed_backup(
     """:func:`create_backup` for the owner of ``job``, who holds the lock of ``database``.
 
     ``on_file_key`` is given the key that opens this one archive, when it is encrypted, for a caller
-    who may need to read it back without an identity. It must be kept in memory only.
+    who may need to read it back without an identity. It must be kept in memory only. With ``origin``
+    the content is taken from there, and the live database is not touched.
     """
     backup = new_row(database, actor=actor, trigger=trigger, note=note)
     backup.is_held, backup.job = is_held, job
+    backup.origin_sha256 = origin.sha256 if origin else ""
 
     def work(folder: Path, recipients: list[Recipient]) -> None:
-        _create_and_prove(backup, folder, recipients, actor=actor, watch=watch, on_file_key=on_file_key)
+        _create_and_prove(backup, folder, recipients, origin=origin, actor=actor, watch=watch, on_file_key=on_file_key)
 
     return record_run(backup, work, actor=actor)
 
@@ -168,6 +184,7 @@ def _create_and_prove(
     folder: Path,
     recipients: list[Recipient],
     *,
+    origin: Origin | None,
     actor: Actor,
     watch: Watch,
     on_file_key: Callable[[FileKey], object] | None,
@@ -177,7 +194,7 @@ def _create_and_prove(
     # A safety backup must be had of whatever is there: that may be why somebody restores.
     tables = () if backup.trigger == Backup.Trigger.SAFETY else required_tables(database)
     created = create_archive(
-        live_path(database),
+        origin.path if origin else live_path(database),
         folder,
         options=CreateOptions(
             required_tables=tables,
@@ -190,6 +207,8 @@ def _create_and_prove(
         watch=watch,
         now=timezone.now,
     )
+    if origin:
+        created = replace(created, snapshot=replace(created.snapshot, taken_at=origin.taken_at))
     remark = unproven_remark(recipients, now=timezone.now())
     store_created(backup, created, tables, folder, actor=actor, watch=watch, remark=remark)
     if on_file_key is not None and created.archive.file_key is not None:
@@ -370,10 +389,10 @@ def _record_failure(backup: Backup, exc: BackupError, *, actor: Actor) -> None:
 def _audit(backup: Backup, *, actor: Actor) -> None:
     is_good = backup.state == Backup.State.VERIFIED
     audit.record(
-        "create",
+        "import" if backup.trigger == Backup.Trigger.IMPORT else "create",
         actor=actor,
         outcome=AuditEvent.Outcome.DONE if is_good else AuditEvent.Outcome.FAILED,
         database_name=backup.database.name,
         subject=backup.pk,
-        detail=backup.reason,
+        detail=backup.reason or (backup.note if backup.trigger == Backup.Trigger.IMPORT else ""),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,7 +19,7 @@ from .. import conf
 from ..core.errors import InputError, NotFoundError, RefusedError
 from ..core.files import scratch_folder
 from ..core.progress import Watch
-from ..core.sqlite import database_file, open_live
+from ..core.sqlite import SIDECAR_SUFFIXES, database_file, open_live, sidecar
 from ..models import Database
 from . import audit
 from .audit import Actor
@@ -116,8 +117,12 @@ def live_path(database: Database) -> Path:
     """The path of a database under care, checked again at each use.
 
     Raises:
-        RefusedError: an added file lies outside BACKUPS["ROOTS"] now.
+        RefusedError: an added file lies outside BACKUPS["ROOTS"] now, or it is none: only archives were imported.
     """
+    if database.is_imported:
+        raise RefusedError(
+            f"{database.name!r} has imported archives only, and no live database.", "Name a database under care."
+        )
     path = Path(database.path)
     if not database.alias:
         _require_allowed(path)
@@ -194,6 +199,41 @@ def _is_same_file(first: Path, second: Path) -> bool:
         return first.samefile(second)
     except OSError:
         return False
+
+
+def live_files() -> frozenset[tuple[int, int]]:
+    """``(st_dev, st_ino)`` of every file that may be a live database of this process, with what lies beside it.
+
+    The catalogue is among them, and every alias of the site, whether it is under care or not.
+    """
+    named = [Path(path) for path in Database.objects.exclude(path="").values_list("path", flat=True)]
+    aliases = [connections.settings[alias] for alias in connections]
+    named += [Path(_alias_path(facts)) for facts in aliases if facts["NAME"]]
+    found = set()
+    for path in named:
+        for each in (path, *(sidecar(path, suffix) for suffix in SIDECAR_SUFFIXES)):
+            with suppress(OSError, ValueError):
+                status = each.stat()
+                found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
+
+
+def imported_database(name: str) -> Database:
+    """The database of this name that has imported backups only; made when there is none.
+
+    A name that a database with a file has gets an addition. Nobody can back it up or restore into it.
+    """
+    wanted = "".join(each for each in name if unicodedata.category(each) not in ("Cc", "Cs")).strip(" -")[:150]
+    wanted = wanted or "imported"
+    for _attempt in range(2):
+        with transaction.atomic(using=conf.CATALOG_ALIAS):
+            made, _is_new = Database.objects.get_or_create(
+                name=wanted, defaults={"is_imported": True, "is_under_care": False, "path": ""}
+            )
+        if made.is_imported:
+            return made
+        wanted = f"{wanted} (imported)"
+    raise RefusedError(f"The names {name!r} and {wanted!r} are taken.", "Name a database under care with --into.")
 
 
 def change_policy(

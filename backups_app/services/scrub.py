@@ -28,13 +28,13 @@ _READ = (Verdict.PASSED, Verdict.FAILED)
 
 
 def newest_verified(database: Database) -> Backup:
-    """The verified backup of ``database`` with the newest data.
+    """The verified backup of ``database`` with the newest data; imported ones were not taken from it.
 
     Raises:
         NotFoundError: there is none.
     """
     verified = Backup.objects.select_related("database").filter(database=database, state=Backup.State.VERIFIED)
-    newest = verified.order_by("-taken_at").first()
+    newest = verified.exclude(trigger=Backup.Trigger.IMPORT).order_by("-taken_at").first()
     if newest is None:
         raise NotFoundError("There is no verified backup to look at.", "Make one first.")
     return newest

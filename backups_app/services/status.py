@@ -145,7 +145,8 @@ def freshness_limit(database: Database) -> timedelta:
 
 
 def _check_database(database: Database, *, now: datetime) -> DatabaseHealth:
-    attempts = Backup.objects.filter(database=database)
+    # An import is as old as its content, however it got its time: it says nothing about today.
+    attempts = Backup.objects.filter(database=database).exclude(trigger=Backup.Trigger.IMPORT)
     last_verified = attempts.filter(state=Backup.State.VERIFIED).order_by("-taken_at").first()
     last_attempt = attempts.exclude(state=Backup.State.RUNNING).order_by("-created_at").first()
     limit = freshness_limit(database)

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from ..core.errors import BackupError, CancelledError, InputError, combined_exit_code
 from ..core.terminal import cancel_on_signal, progress_bar
-from ..documents import judged_document
+from ..documents import pruning_document
 from ..models import Database
 from ..services.databases import databases_under_care, sync_databases
 from ..services.people import actor_for
@@ -61,8 +61,8 @@ def run(options: dict[str, Any], output: Output) -> int:
     _print(kept, deleted, output, is_dry_run=options["dry_run"])
     document = {
         "dry_run": options["dry_run"],
-        "kept": [judged_document(each) for each in kept],
-        "deleted": [judged_document(each) for each in deleted],
+        "kept": [pruning_document(each) for each in kept],
+        "deleted": [pruning_document(each) for each in deleted],
     }
     output.document({"prune": document})
     return combined_exit_code(codes)

@@ -30,8 +30,8 @@ def test_evidence_can_only_be_viewed(model: type):
     assert permissions(model) == {"view"}
 
 
-def test_backups_can_be_viewed_made_verified_downloaded_pruned_and_held():
-    verbs = ("create", "verify", "download", "prune", "hold")
+def test_backups_can_be_viewed_made_verified_downloaded_imported_pruned_and_held():
+    verbs = ("create", "verify", "download", "import", "prune", "hold")
     assert permissions(Backup) == {"view", *(f"{verb}_backup" for verb in verbs)}
 
 

@@ -48,6 +48,14 @@ _REPLAYED = ("-wal", "-journal")
 # A journal that ends so names another file, which SQLite would read and delete
 # (https://sqlite.org/fileformat2.html, section 3).
 _NAMES_SUPER_JOURNAL = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+# Without a byte there is no content to decide: only what is named so was meant to be an archive.
+_ARCHIVE_SUFFIXES = frozenset(
+    f".{each}"
+    for each in (
+        *("age", "enc", "gz", "zst", "zip", "7z", "tar", "bz2", "xz"),
+        *("db", "db3", "sqlite", "sqlite3", "sql", "dump", "pgdump", "backup", "bak", "old"),
+    )
+)
 _MANIFESTS = (".manifest.json", ".manifest.sig")
 
 
@@ -71,6 +79,8 @@ class JudgedPayload:
     judged: Judged
     database: Path | None
     """A sound SQLite file of ours in scratch, alone in its folder; ``None`` when there is none."""
+    sha256: str | None
+    """SHA-256 of that file: the same database has the same one, however it was packed."""
 
 
 def judge(path: Path, *, scratch: Path, watch: Watch, options: TriageOptions | None = None) -> Judged:
@@ -121,7 +131,12 @@ def judged_payload(
         found = [each for each in triage.judged().with_members() if each.member == member]
         if not found:
             raise NotFoundError(f"{path.name} has no member {member}.", "Run triage on the file again.")
-        yield JudgedPayload(judged=found[0], database=payload if payload.exists() else None)
+        if not payload.exists():
+            yield JudgedPayload(judged=found[0], database=None, sha256=None)
+            return
+        with open(payload, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        yield JudgedPayload(judged=found[0], database=payload, sha256=sha256)
 
 
 @contextmanager
@@ -200,7 +215,16 @@ class _Triage:
             finding, sha256 = not_judged("It changed while it was read.", kind=finding.format), None
         if self._path.name.endswith(SIDECAR_SUFFIXES):
             finding = replace(finding, is_disposable=False)  # it belongs to the database beside it
-        return Judged.from_finding(finding, file=self._path, path=self._shown, size_bytes=after.st_size, sha256=sha256)
+        if not after.st_size and not _is_named_like_an_archive(self._path):
+            finding = replace(finding, is_disposable=False)  # an empty __init__.py or .gitkeep
+        return Judged.from_finding(
+            finding,
+            file=self._path,
+            path=self._shown,
+            size_bytes=after.st_size,
+            sha256=sha256,
+            identity=(after.st_dev, after.st_ino),
+        )
 
     def _find_stored(self, stored: BinaryIO, size_bytes: int) -> tuple[Finding, str | None]:
         kind = "unreadable"
@@ -406,6 +430,10 @@ class _Triage:
     def _sibling_in_zip(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, suffix: str) -> Iterator[bytes] | None:
         found = archive.NameToInfo.get(info.filename + suffix)
         return None if found is None or not found.file_size else member_pieces(archive, found)
+
+
+def _is_named_like_an_archive(path: Path) -> bool:
+    return not _ARCHIVE_SUFFIXES.isdisjoint(each.lower() for each in path.suffixes)
 
 
 def _nothing(content: Content) -> Finding:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from .foreign import FileIdentity
+
 Verdict = Literal["holds data", "schema only", "empty", "corrupt", "key missing", "not a database"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
@@ -58,6 +60,8 @@ class Judged:
     """Whether it was read completely and holds no row of data, so that deleting it loses nothing."""
     member: str | None = None
     """The part of ``path`` behind the file's own: what :func:`judged_payload` takes as ``member``."""
+    identity: FileIdentity | None = None
+    """Which file on disk was read; ``None`` for members and for what was not opened."""
     members: tuple[Judged, ...] = ()
 
     @classmethod
@@ -70,6 +74,7 @@ class Judged:
         size_bytes: int,
         sha256: str | None = None,
         member: str | None = None,
+        identity: FileIdentity | None = None,
     ) -> Judged:
         """The judgement of a file or a member in which ``finding`` was found."""
         return cls(
@@ -86,6 +91,7 @@ class Judged:
             is_judged=finding.is_judged,
             is_useless=finding.verdict in _WITHOUT_DATA and finding.is_judged and finding.is_disposable,
             member=member,
+            identity=identity,
             members=finding.members,
         )
 

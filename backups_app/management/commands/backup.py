@@ -41,6 +41,7 @@ from ...verbs import (
     show,
     status,
     tick,
+    triage,
     undo,
     verify,
 )
@@ -62,6 +63,7 @@ VERBS: dict[str, ModuleType] = {
     "prune": prune,
     "hold": hold,
     "release": release,
+    "triage": triage,
     "databases": databases,
     "add-database": add_database,
     "status": status,

@@ -17,6 +17,7 @@ from ..create import create_claimed_backup
 from ..prune import prune_claimed_database
 from ..restores.run import run_claimed_restore
 from ..scrub import newest_verified, scrub_claimed_database
+from ..triage.runs import run_claimed_triage
 from ..verify import verify_claimed_backup
 from .ending import Ending, finish
 from .inline import recorded
@@ -134,10 +135,15 @@ def _restore(claim: Claim) -> Ending:
     return Ending.of_restore(restore)
 
 
+def _triage(claim: Claim) -> Ending:
+    return run_claimed_triage(claim, actor=actor_of(claim.job))
+
+
 _WORK: dict[str, Callable[[Claim], Ending]] = {
     Job.Kind.CREATE: _create,
     Job.Kind.VERIFY: _verify,
     Job.Kind.RESTORE: _restore,
     Job.Kind.PRUNE: _prune,
     Job.Kind.DRILL: _drill,
+    Job.Kind.TRIAGE: _triage,
 }
