@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import F, Max, OuterRef, Q, Subquery, Sum
+from django.db.models import Exists, F, Max, OuterRef, Q, Subquery, Sum
 from django.utils import timezone
 
 from .. import conf
@@ -43,7 +43,8 @@ def due_copies(database: Database, *, now: datetime) -> list[Copy]:
     """The copies of ``database`` to be proven again at ``now``, the oldest proof first.
 
     A copy is due ``VERIFY_DAYS`` after it was last read in depth, whatever quick looks there were
-    since; one that could not be reached or opened is due until it can.
+    since; one that could not be reached or opened is due until it can. One that is known to be bad
+    is not due: that was told, and it is repaired when there is a good one.
     """
     deep = Verification.objects.filter(
         backup=OuterRef("backup"),
@@ -54,6 +55,7 @@ def due_copies(database: Database, *, now: datetime) -> list[Copy]:
     last = deep.order_by().values("backup").annotate(last=Max("finished_at")).values("last")
     limit = now - timedelta(days=float(conf.get("VERIFY_DAYS")))
     stored = Copy.objects.filter(backup__database=database, state__in=Copy.STORED_STATES)
+    stored = stored.exclude(state=Copy.State.FAILED)
     unknown = Q(state__in=[Copy.State.UNREACHABLE, Copy.State.KEY_MISSING])
     return list(
         stored.exclude(backup__state__in=[Backup.State.RUNNING, *Backup.GONE_STATES])
@@ -134,7 +136,7 @@ def scrub_claimed_database(database: Database, *, actor: Actor, job: Job | None,
 def prove_due(database: Database, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
     """:func:`scrub_database` for the owner of ``job``."""
     found: list[Verification] = []
-    for copy in _half_repaired(database):
+    for copy in _to_repair(database):
         found += _repair(copy.backup, copy, actor=actor, job=job, watch=watch)
     for copy in due_copies(database, now=timezone.now()):
         left = bytes_left(now=timezone.now())
@@ -145,10 +147,11 @@ def prove_due(database: Database, *, actor: Actor, job: Job | None, watch: Watch
     return found
 
 
-def _half_repaired(database: Database) -> list[Copy]:
-    """Copies whose repair was interrupted."""
-    half = Copy.objects.filter(backup__database=database, state=Copy.State.REPAIRING)
-    return list(half.select_related("backup__database"))
+def _to_repair(database: Database) -> list[Copy]:
+    """Copies whose repair was interrupted, or which have got a good one beside them."""
+    bad = Copy.objects.filter(backup__database=database, state__in=[Copy.State.REPAIRING, Copy.State.FAILED])
+    good = Copy.objects.filter(backup=OuterRef("backup"), state=Copy.State.VERIFIED)
+    return list(bad.filter(Exists(good)).select_related("backup__database"))
 
 
 def _prove(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
