@@ -112,6 +112,7 @@ class VerificationAdmin(EvidenceAdmin):
             "title": _("Restore drill of %(name)s") % {"name": drill.backup.database.name},
             "drill": drill,
             "facts": _facts(drill),
+            "reason": display.sendable(f"{drill.reason} {drill.hint}".strip()),
             "checks": display.checks_table(drill.checks),
             "tables": display.rows_table(drill.backup.tables),
         }

@@ -72,6 +72,8 @@ class Candidate:
     created_at: datetime
     at: datetime
     """The instant of its data; that of the attempt when there is none."""
+    failed_at: datetime | None = None
+    """When it was first found to be bad; None when nobody has looked."""
     has_files: bool = True
     is_held: bool = False
     is_safety: bool = False
@@ -198,7 +200,8 @@ def _decide(
     if backup.is_safety and backup.state == "verified":
         return _by_age(backup, "safety backup", days=policy.safety_days, since=backup.at, now=now)
     if backup.state != "verified":
-        return _by_age(backup, "files of a failed backup", days=policy.failed_days, since=backup.created_at, now=now)
+        since = backup.failed_at or backup.created_at
+        return _by_age(backup, "files of a failed backup", days=policy.failed_days, since=since, now=now)
     return Decision(id=backup.id, is_kept=False, reason="no rule keeps it")
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Min, Q
 from django.utils import timezone
 
 from .. import conf
@@ -24,7 +24,8 @@ from ..core.progress import ProgressCallback, Watch
 from ..core.retention import Candidate, Decision, Policy, plan
 from ..destinations import get_destination
 from ..jobs.claim import Claim
-from ..models import AuditEvent, Backup, Copy, Database, Job, Restore
+from ..models import AuditEvent, Backup, Copy, Database, Job, Restore, Verification
+from ..models.backup import Verdict
 from . import audit
 from .audit import Actor
 from .heal import heal_interrupted
@@ -167,6 +168,8 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
     for copy in Copy.objects.filter(backup__database=database).exclude(state__in=["pending", "pruned"]):
         copies[copy.backup_id].append(copy)
     needed = _needed(now=now)
+    bad = Verification.objects.filter(backup__database=database, verdict=Verdict.FAILED).order_by()
+    failed_at = dict(bad.values_list("backup").annotate(Min("finished_at")))
     return [
         Candidate(
             id=backup.pk,
@@ -174,6 +177,7 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
             state=backup.state,
             created_at=backup.created_at,
             at=backup.taken_at or backup.created_at,
+            failed_at=failed_at.get(backup.pk),
             has_files=bool(copies[backup.pk]),
             is_held=is_held_by_hand(backup),
             is_safety=backup.trigger == Backup.Trigger.SAFETY,

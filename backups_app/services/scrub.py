@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import F, Max, OuterRef, Q, Subquery, Sum
+from django.db.models import Exists, F, Max, OuterRef, Q, Subquery, Sum
 from django.utils import timezone
 
 from .. import conf
@@ -44,7 +44,8 @@ def due_copies(database: Database, *, now: datetime) -> list[Copy]:
     """The copies of ``database`` to be proven again at ``now``, the oldest proof first.
 
     A copy is due ``VERIFY_DAYS`` after it was last read in depth, whatever quick looks there were
-    since; one that could not be reached or opened is due until it can. A host without an identity
+    since; one that could not be reached or opened is due until it can. One that is known to be bad
+    is not due: that was told, and it is repaired when there is a good one. A host without an identity
     compares the stored bytes of an encrypted copy with those that were proven, and that counts there.
     """
     has_identity = bool(Keyring.configured().publics)
@@ -57,6 +58,7 @@ def due_copies(database: Database, *, now: datetime) -> list[Copy]:
     last = deep.order_by().values("backup").annotate(last=Max("finished_at")).values("last")
     limit = now - timedelta(days=float(conf.get("VERIFY_DAYS")))
     stored = Copy.objects.filter(backup__database=database, state__in=Copy.STORED_STATES)
+    stored = stored.exclude(state=Copy.State.FAILED)
     unknown = Q(state=Copy.State.UNREACHABLE)
     if has_identity:
         unknown |= Q(state=Copy.State.KEY_MISSING)
@@ -139,7 +141,7 @@ def scrub_claimed_database(database: Database, *, actor: Actor, job: Job | None,
 def prove_due(database: Database, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
     """:func:`scrub_database` for the owner of ``job``."""
     found: list[Verification] = []
-    for copy in _half_repaired(database):
+    for copy in _to_repair(database):
         found += _repair(copy.backup, copy, actor=actor, job=job, watch=watch)
     for copy in due_copies(database, now=timezone.now()):
         left = bytes_left(now=timezone.now())
@@ -150,10 +152,11 @@ def prove_due(database: Database, *, actor: Actor, job: Job | None, watch: Watch
     return found
 
 
-def _half_repaired(database: Database) -> list[Copy]:
-    """Copies whose repair was interrupted."""
-    half = Copy.objects.filter(backup__database=database, state=Copy.State.REPAIRING)
-    return list(half.select_related("backup__database"))
+def _to_repair(database: Database) -> list[Copy]:
+    """Copies whose repair was interrupted, or which have got a good one beside them."""
+    bad = Copy.objects.filter(backup__database=database, state__in=[Copy.State.REPAIRING, Copy.State.FAILED])
+    good = Copy.objects.filter(backup=OuterRef("backup"), state=Copy.State.VERIFIED)
+    return list(bad.filter(Exists(good)).select_related("backup__database"))
 
 
 def _prove(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:

@@ -96,6 +96,9 @@ def _run_due(options: dict[str, Any], output: Output) -> int:
     verifications: list[Verification] = []
     with cancel_on_signal() as is_cancelled:
         for database in databases:
+            if is_cancelled():
+                codes.append(CancelledError.exit_code)
+                break
             try:
                 with progress_bar(database.name) as on_progress:
                     verifications += scrub_database(
@@ -103,8 +106,6 @@ def _run_due(options: dict[str, Any], output: Output) -> int:
                     )
             except BackupError as exc:
                 codes.append(output.error(exc, about=database.name))
-            if is_cancelled():
-                break
     if not verifications:
         output.line("Nothing was due, or today's budget is used up.")
     return _print(verifications, codes, output)

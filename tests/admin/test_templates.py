@@ -49,6 +49,9 @@ def pages_of(backup: Backup) -> list[str]:
         *pages,
         f"/admin/backups_app/database/back-up-now/?id={backup.database_id}",
         f"/admin/backups_app/backup/{backup.pk}/verify/",
+        f"/admin/backups_app/backup/{backup.pk}/hold/",
+        f"/admin/backups_app/database/{backup.database_id}/retention/?keep_last=1",
+        f"/admin/backups_app/database/{backup.database_id}/prune/",
         *([f"/admin/backups_app/job/{backup.job_id}/cancel/"] if backup.job_id else []),
     ]
 

@@ -132,6 +132,11 @@ def test_files_of_failed_backups_stay_for_their_time():
     assert deleted(found, Policy(keep_last=1, failed_days=7)) == {"old"}
 
 
+def test_what_was_found_bad_lately_stays_though_it_is_old():
+    bad = {"state": "failed", "verified_at": frozenset(), "failed_at": NOW - timedelta(days=1)}
+    assert deleted([backup("good"), backup("old", hours=9999, **bad)], Policy(keep_last=1, failed_days=7)) == set()
+
+
 def test_records_without_files_stay():
     found = [backup("good"), backup("none", state="failed", hours=9999, has_files=False, verified_at=frozenset())]
     assert deleted(found, Policy(keep_last=1)) == set()

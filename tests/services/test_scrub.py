@@ -213,6 +213,21 @@ def test_two_bad_copies_are_left_as_they_are(
     backup.refresh_from_db()
     assert backup.state == "failed"
     assert bytes_in(far) | bytes_in(home / "archives") == before
+    assert scrub_database(shop, actor=ACTOR) == [], "what is known to be bad is told once"
+
+
+def test_a_bad_copy_is_repaired_when_there_is_a_good_one_again(
+    shop: Database, make_backup: MakeBackup, home: Path, far: Path, archive_of: Callable[[Backup], Path]
+):
+    backup = proven(make_backup(shop), days_ago=31)
+    rot(archive_of(backup))
+    assert verdicts(scrub_database(shop, actor=ACTOR)) == [("local", "failed")]
+    copied(backup, home, far)
+    content = bytearray((far / backup.archive_name).read_bytes())
+    content[len(content) // 2] ^= 0x01  # the bit that had flipped
+    (far / backup.archive_name).write_bytes(content)
+    assert verdicts(scrub_database(shop, actor=ACTOR))[0] == ("local", "passed")
+    assert archive_of(backup).read_bytes() == bytes(content)
 
 
 def test_a_fault_of_the_data_is_no_fault_of_the_copy(shop: Database, make_backup: MakeBackup, home: Path, far: Path):
