@@ -145,6 +145,23 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
     return pruned
 
 
+def give_up(backup: Backup, *, reason: str, actor: Actor, now: datetime) -> bool:
+    """Delete one backup whose content is kept as another; False when it may not go, as for any prune.
+
+    The caller holds the lock of its database.
+
+    Raises:
+        BackupError: a file could not be removed. The backup is given up all the same, and healing
+            tries again.
+    """
+    if not _mark(
+        Judged(backup=backup, decision=Decision(id=backup.pk, is_kept=False, reason=reason)), actor=actor, now=now
+    ):
+        return False
+    finish_removal(backup, actor=actor)
+    return True
+
+
 def pruned_since(database: Database, moment: datetime | None) -> list[str]:
     """Ids of the backups of ``database`` that were given up after ``moment`` (None: ever), in that order.
 

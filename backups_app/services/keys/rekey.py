@@ -7,6 +7,7 @@ then is the old archive removed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ... import conf, encryption
 from ...core.age import X25519Recipient
 from ...core.archive import write_archive
 from ...core.create import CreatedArchive
-from ...core.errors import InputError, NotFoundError, RefusedError, VerificationError
+from ...core.errors import BackupError, InputError, NotFoundError, RefusedError, VerificationError
 from ...core.manifest import Manifest
 from ...core.progress import ProgressCallback, Watch
 from ...core.snapshot import Snapshot
@@ -32,10 +33,12 @@ from ..copies import from_first_good_copy, require_copies
 from ..create import new_row, record_run, store_created
 from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
-from ..names import manifest_name
+from ..prune import give_up
 from ..restores.staging import stage_backup
 from ..verify import read_manifest
 from .safety import require_safe_for, unproven_remark
+
+logger = logging.getLogger(__name__)
 
 
 def rekey_backup(
@@ -163,36 +166,34 @@ def _written_anew(
 
 
 def _replace(old: Backup, new: Backup, *, actor: Actor, is_old_kept: bool) -> None:
-    """Let the new backup stand for the old one.
+    """Let the new backup stand for the old one: in its undos, in its hold, and then alone.
 
-    Its files go last, so no record ever names what is gone; a process that dies in between leaves
-    files that no record names.
+    The old one goes as any backup that is pruned; when a file of it cannot be removed now, healing
+    tries again.
     """
-    copies = [(copy.destination, copy.name) for copy in old.copies.all()]
+    old.refresh_from_db()
+    new.held_by_name = old.held_by_name
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         Restore.objects.filter(safety_backup=old).update(safety_backup=new)  # an undo finds it
+        Backup.objects.filter(pk=new.pk).update(held_by_name=new.held_by_name)
         if not is_old_kept:
-            old.copies.all().delete()
-            Backup.objects.filter(pk=old.pk).update(
-                state=Backup.State.CANCELLED,
-                is_held=False,
-                failure_code="replaced",
-                reason=f"Its content is kept as backup {new.pk}, encrypted for other keys.",
-                hint=f"Use backup {new.pk}.",
-            )
+            Backup.objects.filter(pk=old.pk).update(is_held=False, held_by_name="")
         audit.record(
             "rekey",
             actor=actor,
             outcome=AuditEvent.Outcome.DONE,
             database_name=old.database.name,
             subject=old.pk,
-            detail=f"as {new.pk} for {', '.join(new.key_ids)}; old archive {'kept' if is_old_kept else 'removed'}",
+            detail=f"as {new.pk} for {', '.join(new.key_ids)}; old archive {'kept' if is_old_kept else 'given up'}",
         )
     if is_old_kept:
         return
-    for destination, name in copies:
-        for each in (name, manifest_name(name)):
-            get_destination(destination).remove(each)
+    old.refresh_from_db()
+    reason = f"Its content is kept as backup {new.pk}, encrypted for other keys."
+    try:
+        give_up(old, reason=reason, actor=actor, now=timezone.now())
+    except BackupError as exc:
+        logger.error("A file of backup %s could not be removed: %s", old.pk, exc)  # noqa: TRY400 - no traceback
 
 
 def backups_to_rekey() -> list[Backup]:

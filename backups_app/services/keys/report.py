@@ -86,8 +86,9 @@ def report_keys(*, now: datetime, keyring: Keyring | None = None) -> KeysReport:
 
 def _stored() -> Iterable[Backup]:
     """Backups with an archive, newest first, without their large facts."""
-    with_copy = Copy.objects.exclude(state=Copy.State.PENDING).values("backup")
-    return Backup.objects.filter(pk__in=with_copy).select_related("database").defer("census", "remarks")
+    with_copy = Copy.objects.exclude(state__in=[Copy.State.PENDING, Copy.State.PRUNED]).values("backup")
+    kept = Backup.objects.exclude(state__in=Backup.GONE_STATES)
+    return kept.filter(pk__in=with_copy).select_related("database").defer("census", "remarks")
 
 
 def _is_held(recipient: Recipient, *, now: datetime) -> bool:

@@ -54,9 +54,9 @@ def test_the_new_archive_has_the_same_content_for_the_new_key(
 def test_the_old_row_says_where_its_content_is(old: Backup, key: Key):
     new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
     old.refresh_from_db()
-    assert old.state == "cancelled"
-    assert new.pk in old.reason
-    assert not old.copies.exists()
+    assert old.state == "pruned"
+    assert new.pk in old.prune_reason
+    assert old.copies.get().state == "pruned"
     assert AuditEvent.objects.filter(action="rekey", subject=old.pk, outcome="done").exists()
 
 
@@ -147,7 +147,7 @@ def test_a_backup_that_is_not_verified_is_refused(old: Backup, key: Key):
 
 
 def test_an_undo_finds_the_safety_backup_again(old: Backup, key: Key):
-    Backup.objects.filter(pk=old.pk).update(is_held=True)
+    Backup.objects.filter(pk=old.pk).update(is_held=True, held_by_name="ben")
     old.refresh_from_db()
     restore = Restore.objects.create(
         backup=old,
@@ -165,4 +165,7 @@ def test_an_undo_finds_the_safety_backup_again(old: Backup, key: Key):
     new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
     restore.refresh_from_db()
     assert restore.safety_backup == new
-    assert new.is_held
+    new.refresh_from_db()
+    assert (new.is_held, new.held_by_name) == (True, "ben")
+    old.refresh_from_db()
+    assert old.state == "pruned"
