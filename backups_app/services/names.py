@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from ..core import archive as archives
 from ..core import manifest as manifests
+from ..core import signature as signatures
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -34,3 +35,13 @@ def archive_name(database: str, *, created_at: datetime, backup_id: str) -> str:
 def manifest_name(archive: str) -> str:
     """The manifest stored beside an archive."""
     return archive.removesuffix(archives.SUFFIX) + manifests.SUFFIX
+
+
+def signature_name(archive: str) -> str:
+    """The signature of that manifest."""
+    return manifest_name(archive).removesuffix(manifests.SUFFIX) + signatures.SUFFIX
+
+
+def stored_names(archive: str) -> tuple[str, str, str]:
+    """Every object that belongs to an archive, in the order of publication."""
+    return archive, manifest_name(archive), signature_name(archive)
