@@ -10,6 +10,7 @@ from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
 from .services.notifications.trial import Trial
+from .services.rescan import Rescan
 from .services.status import Health
 
 Document = dict[str, Any]
@@ -37,6 +38,8 @@ def backup_document(backup: Backup) -> Document:
         "sha256": backup.sha256 or None,
         "archive_sha256": backup.archive_sha256 or None,
         "encrypted": backup.is_encrypted,
+        "sequence": backup.sequence,
+        "signing_key": backup.signing_key_id or None,
         "tables": backup.tables,
         "copies": [
             {"destination": copy.destination, "name": copy.name, "state": copy.state} for copy in backup.copies.all()
@@ -181,6 +184,43 @@ def scheduled_run_document(run: ScheduledRun) -> Document:
         "late": run.is_late,
         "missed": run.missed,
         "job": run.job_id,
+    }
+
+
+def rescan_document(done: Rescan) -> Document:
+    """What a rescan did and found."""
+    return {
+        "destination": done.destination,
+        "dry_run": done.is_dry_run,
+        "objects": done.objects,
+        "manifests": done.manifests,
+        "known": done.known,
+        "registered": done.registered,
+        "databases_added": done.databases_added,
+        "trusted_keys": done.trusted_keys,
+        "notes": done.notes,
+        "heads": [
+            {
+                "database": name,
+                "sequence": head.sequence,
+                "manifest_sha256": head.manifest_sha256,
+                "backup": head.backup,
+            }
+            for name, head in sorted(done.heads.items())
+        ],
+        "damage": len(done.damage),
+        "findings": [
+            {
+                "code": each.code,
+                "damage": each.is_damage,
+                "path": each.place or None,
+                "backup": each.backup or None,
+                "database": each.database or None,
+                "message": each.message,
+                "hint": each.hint,
+            }
+            for each in done.findings
+        ],
     }
 
 

@@ -67,6 +67,8 @@ class BackupAdmin(EvidenceAdmin):
                     "archive_sha256",
                     "content_sha256",
                     "manifest_sha256",
+                    "signature",
+                    "chain_number",
                 ],
             },
         ),
@@ -176,6 +178,18 @@ class BackupAdmin(EvidenceAdmin):
             | Q(database=backup.database_id, state__in=Job.OPEN_STATES)
         )
         return display.jobs_table(Job.objects.filter(concerned).defer("log", "options")[:_JOBS_SHOWN])
+
+    @admin.display(description=gettext_lazy("signature"))
+    def signature(self, backup: Backup) -> str:
+        """Whether its manifest is signed, and with which key."""
+        if not backup.signing_key_id:
+            return _("not signed") if backup.manifest_sha256 else display.DASH
+        return _("Ed25519, key %(key)s") % {"key": backup.signing_key_id}
+
+    @admin.display(description=gettext_lazy("number in the chain"))
+    def chain_number(self, backup: Backup) -> str:
+        """Its place among the manifests of its database."""
+        return display.DASH if backup.sequence is None else str(backup.sequence)
 
     @admin.display(description=gettext_lazy("remarks"))
     def remarks_list(self, backup: Backup) -> str:

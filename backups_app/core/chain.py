@@ -7,15 +7,15 @@ they cannot change the head: so what they did shows as a gap, a wrong link, or a
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 from .errors import NotFoundError, VerificationError
 from .files import create_private_folder, read_bounded, replace_synced
-from .manifest import Pruned, canonical
+from .manifest import canonical, ranges_from
+from .ranges import Range, merged, without
 
 _TYPE = "django-walsafe/chain-head"
 _MAX_HEAD_BYTES = 8 << 20
@@ -28,8 +28,8 @@ class Head:
     sequence: int
     manifest_sha256: str
     backup: str
-    pruned: tuple[Pruned, ...] = ()
-    """Deleted on purpose since that manifest; the next one will name them."""
+    pruned: tuple[Range, ...] = ()
+    """Numbers that were deleted on purpose, all of them; the next manifest will name them."""
 
     def to_bytes(self) -> bytes:
         """The canonical file content."""
@@ -39,7 +39,7 @@ class Head:
                 "sequence": self.sequence,
                 "manifest_sha256": self.manifest_sha256,
                 "backup": self.backup,
-                "pruned": [each.as_dict() for each in self.pruned],
+                "pruned": [list(each) for each in self.pruned],
             }
         )
 
@@ -52,7 +52,7 @@ class Head:
                 sequence=document["sequence"],
                 manifest_sha256=document["manifest_sha256"],
                 backup=document["backup"],
-                pruned=tuple(Pruned.from_dict(each) for each in document["pruned"]),
+                pruned=ranges_from(document["pruned"]),
             )
             is_whole = isinstance(head.sequence, int) and head.to_bytes() == content
         except (ValueError, KeyError, TypeError, RecursionError) as exc:
@@ -95,7 +95,7 @@ class Link:
     digest: str
     previous: str | None
     backup: str
-    pruned: tuple[Pruned, ...] = ()
+    pruned: tuple[Range, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,15 +114,14 @@ class Fault:
     backup: str = ""
 
 
-def judge_chain(links: Iterable[Link], *, head: Head | None, pruned: Collection[int] = ()) -> list[Fault]:
+def judge_chain(links: Iterable[Link], *, head: Head | None, pruned: Iterable[Range] = ()) -> list[Fault]:
     """What is wrong with the manifests of one database, whose signatures are right.
 
     ``pruned`` are numbers known to be deleted on purpose, beside those that the manifests and the
     head name.
     """
     spine, faults = _spine(links, head)
-    gone = {*pruned, *(each.sequence for link in spine for each in link.pruned)}
-    gone |= {each.sequence for each in head.pruned} if head else set()
+    gone = merged(pruned, head.pruned if head else (), *(link.pruned for link in spine))
     before: Link | None = None
     for link in spine:
         known = before.sequence if before else 0
@@ -165,11 +164,6 @@ def _spine(links: Iterable[Link], head: Head | None) -> tuple[list[Link], list[F
     return spine, faults
 
 
-def _gaps(kind: Literal["gap", "cut"], first: int, last: int, gone: Collection[int]) -> Iterator[Fault]:
-    """The runs of missing numbers from ``first`` to ``last``, without those known to be gone."""
-    if last < first:
-        return
-    borders = [first - 1, *sorted(each for each in gone if first <= each <= last), last + 1]
-    for before, after in pairwise(borders):
-        if after - before > 1:
-            yield Fault(kind=kind, sequence=before + 1, last=after - 1)
+def _gaps(kind: Literal["gap", "cut"], first: int, last: int, gone: tuple[Range, ...]) -> Iterator[Fault]:
+    for start, end in without(first, last, gone):
+        yield Fault(kind=kind, sequence=start, last=end)

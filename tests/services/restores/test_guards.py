@@ -245,6 +245,7 @@ def test_every_guard_is_listed(db_catalog: None):
         after=census(tables={}, superusers=0),
         free_bytes=0,
         missing_migrations=("a.b",),
+        unsigned="its signature is missing",
     )
     assert {each.code for each in objections(bad)} == set(GUARDS)
 
