@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import resource
 import shutil
 import time
 from collections.abc import Callable
@@ -16,18 +16,19 @@ from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import BusyError, InputError, NotFoundError
 from backups_app.core.files import file_lock
-from backups_app.core.manifest import Manifest, canonical, digest
+from backups_app.core.manifest import Manifest, digest
 from backups_app.core.signature import SigningKey
 from backups_app.models import AuditEvent, Backup, Copy, Database, Finding, Notification, Verification
+from backups_app.services import databases
 from backups_app.services.chain import head_of, note_pruned
-from backups_app.services.databases import add_database, sync_databases
+from backups_app.services.databases import add_database
 from backups_app.services.extract import extract_backup
 from backups_app.services.names import archive_name, stored_names
 from backups_app.services.rescan import Rescan, rescan
 from backups_app.services.status import check_health
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
-from tests.support import build_shop, bytes_in, connected, content_of, names_in
+from tests.support import build_shop, bytes_in, connected, content_of
 
 MakeBackup = Callable[..., Backup]
 
@@ -202,9 +203,7 @@ def test_all_three_files_rolled_back(backups: list[Backup], store: Store):
     assert verdicts(backups)[3] == "failed"
 
 
-def test_all_three_rolled_back_on_a_fresh_machine(
-    backups: list[Backup], store: Store, fresh_machine: Path
-):
+def test_all_three_rolled_back_on_a_fresh_machine(backups: list[Backup], store: Store, fresh_machine: Path):
     for old, new in zip(store.paths(backups[1]), store.paths(backups[3]), strict=True):
         shutil.copyfile(old, new)
     done = found(trusting=str(fresh_machine))
@@ -296,9 +295,7 @@ def test_two_archives_swapped(backups: list[Backup], store: Store):
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_link_in_place_of_an_object_is_not_followed(
-    backups: list[Backup], store: Store, tmp_path: Path, which: int
-):
+def test_a_link_in_place_of_an_object_is_not_followed(backups: list[Backup], store: Store, tmp_path: Path, which: int):
     path = store.paths(backups[0])[which]
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
@@ -489,14 +486,12 @@ def test_an_alias_of_the_settings_takes_the_place_of_the_row(fresh_machine: Path
     Database.objects.all().delete()
     found(trusting=str(fresh_machine))
     Database.objects.update(name="default")
-    sync_databases()
+    databases._sync_alias("default", "/srv/site.sqlite3")  # that of the test run lives in memory
     row = Database.objects.get(name="default")
     assert (row.alias, row.is_under_care, row.identity) == ("default", True, backups[0].database.identity)
 
 
-def test_a_database_added_first_takes_the_identity_over(
-    backups: list[Backup], fresh_machine: Path, shop_file: Path
-):
+def test_a_database_added_first_takes_the_identity_over(backups: list[Backup], fresh_machine: Path, shop_file: Path):
     add_database("shop", shop_file, actor=ACTOR)
     done = found(trusting=str(fresh_machine))
     assert done.databases_added == []
@@ -524,9 +519,7 @@ def test_the_key_is_trusted_on_first_use_with_a_loud_note(backups: list[Backup],
     assert found().notes == []
 
 
-def test_several_keys_are_not_trusted_on_first_use(
-    backups: list[Backup], fresh_machine: Path, store: Store
-):
+def test_several_keys_are_not_trusted_on_first_use(backups: list[Backup], fresh_machine: Path, store: Store):
     key = SigningKey(Ed25519PrivateKey.generate())
     content = replace(store.manifest(backups[3]), public_key=key.public.text).to_bytes()
     _, manifest, signature = store.paths(backups[3])
@@ -558,7 +551,12 @@ def test_a_damaged_archive_comes_back_as_failed(backups: list[Backup], fresh_mac
     store.paths(backups[1])[0].unlink()
     done = found(trusting=str(fresh_machine))
     assert (codes(done), done.registered) == (["archive_deleted", "archive_replaced"], 4)
-    assert [each.state for each in Backup.objects.order_by("created_at")] == ["failed", "failed", "verified", "verified"]
+    assert [each.state for each in Backup.objects.order_by("created_at")] == [
+        "failed",
+        "failed",
+        "verified",
+        "verified",
+    ]
     assert verdicts(backups) == ["failed", "unreachable", "passed", "passed"]
 
 
@@ -589,7 +587,9 @@ def test_a_backup_from_before_signatures_is_a_note_and_restores_with_a_reason(
 ):
     old = backups[3]
     _archive, manifest, signature = store.paths(old)
-    content = replace(store.manifest(old), sequence=None, pruned=(), public_key="", failure="", previous=None).to_bytes()
+    content = replace(
+        store.manifest(old), sequence=None, pruned=(), public_key="", failure="", previous=None
+    ).to_bytes()
     manifest.write_bytes(content)
     signature.unlink()
     Backup.objects.filter(pk=old.pk).update(sequence=None, signing_key_id="", manifest_sha256=digest(content))
@@ -608,6 +608,7 @@ def test_a_backup_from_before_signatures_is_a_note_and_restores_with_a_reason(
 # Many
 
 
+@pytest.mark.slow
 def test_ten_thousand_manifests(shop: Database, make_backup: MakeBackup, store: Store, home: Path):
     first = make_backup(shop)
     archive = store.paths(first)[0].read_bytes()
@@ -626,10 +627,11 @@ def test_ten_thousand_manifests(shop: Database, make_backup: MakeBackup, store: 
         (store.root / name).write_bytes(archive)
         (folder / f"{stem}.manifest.json").write_bytes(content)
         (folder / f"{stem}.manifest.sig").write_bytes(key.sign(content))
-    started = time.monotonic()
+    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     done = found(is_dry_run=True)
     assert (done.manifests, done.registered, done.findings) == (count, count - 1, [])
     assert time.monotonic() - started < 120
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "kilobytes"
 
 
 def test_the_documented_findings_are_the_real_ones():

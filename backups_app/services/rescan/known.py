@@ -43,9 +43,9 @@ def stem_of(archive: str) -> str:
     return manifest_name(archive).removesuffix(manifests.SUFFIX)
 
 
-def known_copies(destination: str, **only: object) -> dict[str, KnownCopy]:
+def known_copies(destination: str) -> dict[str, KnownCopy]:
     """Stem → the finished copies that the catalogue has at a destination."""
-    rows = Copy.objects.filter(destination=destination, **only)
+    rows = Copy.objects.filter(destination=destination)
     rows = rows.exclude(state=Copy.State.PENDING).exclude(backup__state=Backup.State.RUNNING)
     found: dict[str, KnownCopy] = {}
     for each in rows.exclude(backup__manifest_sha256="").order_by("name").values_list(*_FIELDS).iterator():

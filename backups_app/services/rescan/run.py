@@ -31,6 +31,8 @@ from .rebuild import database_for, register
 from .store import Listing, Objects, Reading, list_store, read_manifest
 from .trust import Trust, decide_trust
 
+_ROW = ("pk", "state", "manifest_sha256")
+
 
 def rescan(
     *,
@@ -95,13 +97,18 @@ class _Run:
         heads = {each.identity: head_of(each) for each in Database.objects.all()}
         self.names = dict(Database.objects.values_list("identity", "name"))
         self.known = known_copies(self.destination.name)
-        self.digests = {each.manifest_sha256: each for each in self.known.values()}
         try:
             listing = list_store(self.destination)
         except UnreachableError as exc:
             self._find("destination_unreachable", exc.message)
             return self.done
         self.done.objects = listing.objects
+        # A row is there before its objects: what was listed is known by now, at least as running.
+        self.present = known_copies(self.destination.name)
+        self.rows: dict[str, tuple[str, str]] = {
+            pk: (state, digest) for pk, state, digest in Backup.objects.values_list(*_ROW).iterator()
+        }
+        self.digests = {each.manifest_sha256: each for each in self.present.values()}
         if self.known and not listing.stems:
             self._find("destination_empty", f"None of {len(self.known)} backups is there.")
             return self.done
@@ -151,7 +158,9 @@ class _Run:
             self._find("unknown_file", "It is not named like anything of ours.", path=name)
 
     def _judge_stem(self, stem: str, objects: Objects) -> None:
-        known = self._known_at(stem)
+        known = self.present.get(stem)
+        if known is None and self._is_running(stem):
+            return
         if not objects.has_manifest:
             self._judge_without_manifest(stem, objects, known)
             return
@@ -163,17 +172,13 @@ class _Run:
             return
         if known is not None:
             self._judge_known(reading, stem, objects, known)
-        elif not _is_running(stem):
-            self._judge_new(reading, stem, objects)
+        else:
+            self._judge_new(reading, stem)
 
-    def _known_at(self, stem: str) -> KnownCopy | None:
-        """What the catalogue knows of a stem, also when it came to know it while we look."""
-        if stem in self.known:
-            return self.known[stem]
-        if Backup.objects.filter(pk=_id_in(stem)).exists():
-            late = known_copies(self.destination.name, backup=_id_in(stem))
-            return late.get(stem)
-        return None
+    def _is_running(self, stem: str) -> bool:
+        """Whether a backup of this name is being made right now."""
+        state: str = self.rows.get(_id_in(stem), ("", ""))[0]
+        return state == str(Backup.State.RUNNING)
 
     def _judge_without_manifest(self, stem: str, objects: Objects, known: KnownCopy | None) -> None:
         if known is not None:
@@ -181,11 +186,11 @@ class _Run:
                 code, what = ("manifest_deleted", "its manifest") if objects.archive else ("backup_deleted", "it")
                 self._find_known(code, f"The catalogue knows the backup, but {what} is not there.", known)
             self._note_bad(known, is_missing=not objects.archive)
-        elif objects.archive and not _is_running(stem):
-            is_left_over = Backup.objects.filter(pk=_id_in(stem), manifest_sha256="").exists()
+        elif objects.archive:
+            is_left_over = self.rows.get(_id_in(stem), ("", "unknown"))[1] == ""
             message = "No manifest belongs to this archive."
             self._find("left_over" if is_left_over else "stray_archive", message, path=objects.archive)
-        elif objects.has_signature and not _is_running(stem):
+        elif objects.has_signature:
             self._find("unknown_file", "A signature without a manifest.", path=stem)
 
     def _judge_known(self, reading: Reading, stem: str, objects: Objects, known: KnownCopy) -> None:
@@ -224,14 +229,14 @@ class _Run:
             return ("unreachable" if objects.archive else "archive_deleted"), exc.message
         return ("archive_replaced", reason_of(checks)) if failures(checks) else ("", "")
 
-    def _judge_new(self, reading: Reading, stem: str, objects: Objects) -> None:
+    def _judge_new(self, reading: Reading, stem: str) -> None:
         found = judge.judge_new(reading, stem, keys=self.trust.keys)
         manifest = reading.manifest
         if found is not None or manifest is None:
             if found is not None:
                 self.done.findings.append(found)
             return
-        if Backup.objects.filter(pk=manifest.id, manifest_sha256="").exists():
+        if self.rows.get(manifest.id, ("", "unknown"))[1] == "":
             name = self.names.get(manifest.identity, manifest.database)
             self._find("left_over", "Its backup did not succeed.", path=stem, backup=manifest.id, database=name)
             return
@@ -316,7 +321,7 @@ class _Run:
         if manifest is None or judge.judge_new(reading, stem, keys=self.trust.keys) is not None:
             self._find("forged", "The manifest was exchanged while it was read.", path=stem)
             return
-        row = Backup.objects.filter(pk=manifest.id).first()
+        row = Backup.objects.filter(pk=manifest.id).first() if manifest.id in self.rows else None
         if row is not None and row.manifest_sha256 != reading.digest:
             code = "rolled_back" if row.manifest_sha256 else "left_over"
             self._find(code, "The catalogue knows this backup with another manifest.", path=stem, backup=row.pk)
@@ -364,8 +369,3 @@ class _Run:
 
 def _id_in(stem: str) -> str:
     return stem.rpartition("-")[2][:32]
-
-
-def _is_running(stem: str) -> bool:
-    """Whether a backup of this name is being made right now."""
-    return Backup.objects.filter(pk=_id_in(stem), state=Backup.State.RUNNING).exists()
