@@ -6,11 +6,14 @@ reached" apart from "what I hold is wrong".
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -19,6 +22,16 @@ from .core.errors import InputError, RefusedError, UnreachableError, translated
 from .core.files import create_private_folder, publish_new_file, scratch_folder, sweep_scratch, sync_folder
 
 LOCAL = "local"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """What a listing says of one object."""
+
+    name: str
+    size_bytes: int
+    is_plain: bool = True
+    """Whether it is a plain object; a link, a pipe or a device in its place is not followed."""
 
 
 class LocalDestination:
@@ -63,7 +76,11 @@ class LocalDestination:
         """
         path = self._path(name)
         try:
-            with open(path, "rb", buffering=0) as stream:
+            # A link could lead out of the store, and opening a pipe would wait for ever.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with open(descriptor, "rb", buffering=0) as stream:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise OSError(errno.EINVAL, "it is not a plain file")
                 yield stream
         except FileNotFoundError as exc:
             where = "its folder is there" if path.parent.is_dir() else "its folder is missing too"
@@ -76,6 +93,41 @@ class LocalDestination:
                 f"The object {name} at the destination {self.name} cannot be read: {exc.strerror}.",
                 "Check the disk and the permissions. Its content is not judged.",
             ) from exc
+
+    def list(self) -> Iterator[StoredObject]:
+        """Every stored object, in no order; work in progress is left out. One entry at a time is held.
+
+        Links are not followed, to files or to folders: they come as objects that are not plain.
+
+        Raises:
+            UnreachableError: the store, or a part of it, cannot be read.
+        """
+        try:
+            for path in self._walk(self._root):
+                found = path.lstat()
+                yield StoredObject(
+                    name=path.relative_to(self._root).as_posix(),
+                    size_bytes=found.st_size,
+                    is_plain=stat.S_ISREG(found.st_mode),
+                )
+        except OSError as exc:
+            raise UnreachableError(
+                f"The destination {self.name} cannot be listed: {exc.strerror}.",
+                "Check the disk and the permissions, and that it is mounted. Nothing in it is judged.",
+            ) from exc
+
+    def _walk(self, folder: Path) -> Iterator[Path]:
+        folders = [folder]
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    path = Path(entry.path)
+                    if path.parent == self._root and entry.name in (self._incoming.name, "lost+found"):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(path)
+                    else:
+                        yield path
 
     def remove(self, name: str) -> None:
         """Remove a stored object; one that is not there is fine.

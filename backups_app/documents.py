@@ -16,6 +16,7 @@ from .services.keys.proof import Challenge
 from .services.keys.report import KeyReport
 from .services.notifications.trial import Trial
 from .services.prune import Judged as Pruning
+from .services.rescan import Rescan
 from .services.status import Health
 
 Document = dict[str, Any]
@@ -44,6 +45,8 @@ def backup_document(backup: Backup) -> Document:
         "archive_sha256": backup.archive_sha256 or None,
         "encrypted": backup.is_encrypted,
         "key_ids": [each[:16] for each in backup.key_ids],
+        "sequence": backup.sequence,
+        "signing_key": backup.signing_key_id or None,
         "tables": backup.tables,
         "copies": [
             {"destination": copy.destination, "name": copy.name, "state": copy.state} for copy in backup.copies.all()
@@ -263,6 +266,43 @@ def scheduled_run_document(run: ScheduledRun) -> Document:
         "late": run.is_late,
         "missed": run.missed,
         "job": run.job_id,
+    }
+
+
+def rescan_document(done: Rescan) -> Document:
+    """What a rescan did and found."""
+    return {
+        "destination": done.destination,
+        "dry_run": done.is_dry_run,
+        "objects": done.objects,
+        "manifests": done.manifests,
+        "known": done.known,
+        "registered": done.registered,
+        "databases_added": done.databases_added,
+        "trusted_keys": done.trusted_keys,
+        "notes": done.notes,
+        "heads": [
+            {
+                "database": name,
+                "sequence": head.sequence,
+                "manifest_sha256": head.manifest_sha256,
+                "backup": head.backup,
+            }
+            for name, head in sorted(done.heads.items())
+        ],
+        "damage": len(done.damage),
+        "findings": [
+            {
+                "code": each.code,
+                "damage": each.is_damage,
+                "path": each.place or None,
+                "backup": each.backup or None,
+                "database": each.database or None,
+                "message": each.message,
+                "hint": each.hint,
+            }
+            for each in done.findings
+        ],
     }
 
 

@@ -24,6 +24,7 @@ import pytest
 
 from backups_app import __version__
 from backups_app.management.commands.backup import VERBS
+from backups_app.services.names import stored_names
 from tests.console import Console, Finished, environment, finish, wait_until
 from tests.services.test_names import HARD_NAMES
 from tests.support import (
@@ -175,7 +176,7 @@ def test_the_layout_of_the_archives_is_the_documented_one(console: Console, site
     name = backup["copies"][0]["name"]
     stamp = re.sub(r"[-:]", "", backup["created_at"])[:15] + "Z"
     assert name == f"default/{stamp[:4]}/default-{stamp}-{backup['id']}.sqlite3.zst"
-    assert console.archived() == {name, name.replace(".sqlite3.zst", ".manifest.json")}
+    assert console.archived() == set(stored_names(name))
 
 
 def test_what_is_written_is_private(console: Console, site: Path):
@@ -305,7 +306,7 @@ def test_eight_runs_at_once_make_eight_backups(console: Console, site: Path):
     assert {backup["state"] for backup in backups} == {"verified"}
     names = [backup["copies"][0]["name"] for backup in backups]
     assert len(set(names)) == 8
-    assert console.archived() == {*names, *(name.replace(".sqlite3.zst", ".manifest.json") for name in names)}
+    assert console.archived() == {each for name in names for each in stored_names(name)}
     assert console.query("SELECT state, count(*) FROM backups_app_backup") == [("verified", 8)]
     assert console.scratch() == set()
 

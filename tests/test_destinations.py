@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,3 +174,43 @@ def test_the_built_in_destination_is_the_archives_folder(home: Path, draft: Call
 def test_an_unknown_destination_is_refused(home: Path):
     with pytest.raises(RefusedError, match="attic"):
         get_destination("attic")
+
+
+def test_a_listing_names_every_object_with_its_size(
+    destination: LocalDestination, root: Path, draft: Callable[..., Path]
+):
+    for number in range(3):
+        destination.store(draft(b"x" * number), f"shop/202{number}/shop.zst")
+    (root / ".incoming").mkdir()
+    (root / ".incoming" / "half").write_bytes(b"x")
+    listed = {each.name: (each.size_bytes, each.is_plain) for each in destination.list()}
+    assert listed == {f"shop/202{number}/shop.zst": (number, True) for number in range(3)}
+
+
+def test_a_listing_does_not_follow_links(destination: LocalDestination, root: Path, tmp_path: Path):
+    (root / "shop").mkdir(parents=True)
+    (root / "shop" / "loop").symlink_to(root)
+    (root / "shop" / "file").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(root / "shop" / "pipe")
+    listed = {each.name: each.is_plain for each in destination.list()}
+    assert listed == {"shop/loop": False, "shop/file": False, "shop/pipe": False}
+
+
+def test_a_destination_that_is_not_there_cannot_be_listed(destination: LocalDestination, root: Path):
+    with pytest.raises(UnreachableError, match="cannot be listed"):
+        list(destination.list())
+    root.write_text("in the way")
+    with pytest.raises(UnreachableError):
+        list(destination.list())
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_link_or_a_pipe_is_not_opened(destination: LocalDestination, root: Path, tmp_path: Path, kind: str):
+    (root / NAME).parent.mkdir(parents=True)
+    if kind == "link":
+        (tmp_path / "elsewhere").write_bytes(b"content")
+        (root / NAME).symlink_to(tmp_path / "elsewhere")
+    else:
+        os.mkfifo(root / NAME)
+    with pytest.raises(UnreachableError):
+        read(destination)

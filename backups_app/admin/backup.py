@@ -73,6 +73,8 @@ class BackupAdmin(EvidenceAdmin):
                     "content_sha256",
                     "manifest_sha256",
                     "encrypted_for",
+                    "signature",
+                    "chain_number",
                 ],
             },
         ),
@@ -190,6 +192,18 @@ class BackupAdmin(EvidenceAdmin):
             | Q(database=backup.database_id, state__in=Job.OPEN_STATES)
         )
         return display.jobs_table(Job.objects.filter(concerned).defer("log", "options")[:_JOBS_SHOWN])
+
+    @admin.display(description=gettext_lazy("signature"))
+    def signature(self, backup: Backup) -> str:
+        """Whether its manifest is signed, and with which key."""
+        if not backup.signing_key_id:
+            return _("not signed") if backup.manifest_sha256 else display.DASH
+        return _("Ed25519, key %(key)s") % {"key": backup.signing_key_id}
+
+    @admin.display(description=gettext_lazy("number in the chain"))
+    def chain_number(self, backup: Backup) -> str:
+        """Its place among the manifests of its database."""
+        return display.DASH if backup.sequence is None else str(backup.sequence)
 
     @admin.display(description=gettext_lazy("remarks"))
     def remarks_list(self, backup: Backup) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import DiskFullError, RefusedError, translated
+from .errors import DiskFullError, InputError, RefusedError, translated
 from .sqlite import SIDECAR_SUFFIXES, sidecar
 
 _LOCK_SUFFIX = ".lock"
@@ -201,3 +203,38 @@ def write_synced(path: Path, content: bytes) -> None:
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+
+def replace_synced(path: Path, content: bytes) -> None:
+    """Make ``content`` the private file ``path``, durably: readers see the old or the new one, whole.
+
+    Raises:
+        DiskFullError, BackupError: from the disk; the old file stands and no other is left behind.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    write_synced(draft, content)
+    with translated(f"writing {path.name}"):
+        try:
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """The content of a small plain file; a FIFO or a device is never waited for.
+
+    Raises:
+        NotFoundError: it is not there. InputError: it is no plain file, or larger than
+            ``limit_bytes``. BackupError: from the disk.
+    """
+    with translated(f"reading {path.name}"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise InputError(f"{path.name} is not a plain file.", "Give the path of a file.")
+            content = file.read(limit_bytes + 1)
+    if len(content) > limit_bytes:
+        raise InputError(f"{path.name} is larger than {limit_bytes:,} bytes.", "It cannot be what was asked for.")
+    return content

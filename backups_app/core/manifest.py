@@ -3,6 +3,9 @@
 Canonical JSON: UTF-8, keys sorted, no spaces, no floats, one object with a mandatory ``type``.
 Reading is strict: a manifest that is not byte for byte what we would write is refused, so its
 digest can stand for its content.
+
+Manifests are a chain per database: each has a number, names the digest of the one before, and is
+signed (``core/signature.py``). Those of format 1 come from before that: they are read, and unsigned.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from .census import Census
-from .errors import VerificationError
+from .errors import InputError, VerificationError
+from .ranges import Range, merged
+from .signature import PublicKey
 
 SUFFIX = ".manifest.json"
 TYPE = "django-walsafe/backup"
-FORMAT = 1
+FORMAT = 2
+UNSIGNED_FORMAT = 1
 MAX_BYTES = 32 << 20
 """Largest manifest that is read: a census of 65,000 tables fits many times."""
 
@@ -61,16 +67,48 @@ class Manifest:
     journal_mode: str
     method: str
     required_tables: tuple[str, ...] = ()
+    failure: str = ""
+    """Why the proof at creation failed; empty when it passed. Not in format 1."""
+    sequence: int | None = None
+    """Number in the chain of its database, from 1; None in format 1, which is unsigned."""
     previous: str | None = None
-    """SHA-256 of the previous manifest of the chain."""
+    """SHA-256 of the previous manifest of the chain; None for the first."""
+    pruned: tuple[Range, ...] = ()
+    """Numbers of the chain that were deleted on purpose, up to now: all of them, as merged ranges."""
+    public_key: str = ""
+    """The key that signs it, as :attr:`PublicKey.text`; empty in format 1."""
     software: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether a signature belongs to it."""
+        return self.sequence is not None
+
+    @property
+    def key(self) -> PublicKey:
+        """The key that it says it is signed with.
+
+        Raises:
+            InputError: it names none.
+        """
+        return PublicKey.from_text(self.public_key)
 
     def to_bytes(self) -> bytes:
         """The canonical file content."""
+        chain: dict[str, Any] = {}
+        if self.sequence is not None:
+            chain = {
+                "failure": self.failure,
+                "sequence": self.sequence,
+                "pruned": [list(each) for each in self.pruned],
+                "key_id": self.key.key_id,
+                "public_key": self.public_key,
+            }
         return canonical(
             {
                 "type": TYPE,
-                "format": FORMAT,
+                "format": FORMAT if self.is_signed else UNSIGNED_FORMAT,
+                **chain,
                 "id": self.id,
                 "database": self.database,
                 "identity": self.identity,
@@ -109,8 +147,8 @@ class Manifest:
         document = _parse(content)
         if document.get("type") != TYPE:
             raise _unreadable(f"its type is not {TYPE}")
-        if document.get("format") != FORMAT:
-            raise _unreadable(f"its format is {document.get('format')!r}, this version reads {FORMAT}")
+        if document.get("format") not in (FORMAT, UNSIGNED_FORMAT):
+            raise _unreadable(f"its format is {document.get('format')!r}, this version reads up to {FORMAT}")
         try:
             archive, snapshot = document["archive"], document["snapshot"]
             manifest = cls(
@@ -134,8 +172,9 @@ class Manifest:
                 required_tables=tuple(_text(name) for name in document["required_tables"]),
                 previous=None if document["previous"] is None else _digest(document["previous"]),
                 software={_text(key): _text(value) for key, value in document["software"].items()},
+                **(_chain_fields(document) if document["format"] == FORMAT else {}),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as exc:
             raise _unreadable(f"a field is missing or malformed ({exc})") from exc
         if manifest.to_bytes() != content:
             raise _unreadable("it is not in canonical form")
@@ -145,6 +184,27 @@ class Manifest:
 def digest(content: bytes) -> str:
     """SHA-256 of a manifest's exact bytes, as 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _chain_fields(document: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "failure": _text(document["failure"]),
+        "sequence": _number(document["sequence"]),
+        "pruned": ranges_from(document["pruned"]),
+        "public_key": PublicKey.from_text(_text(document["public_key"])).text,
+    }
+
+
+def ranges_from(found: Any) -> tuple[Range, ...]:
+    """Ranges of numbers as JSON holds them.
+
+    Raises:
+        TypeError, ValueError: they are not ranges in their one spelling.
+    """
+    ranges = tuple((_number(first), _number(last)) for first, last in found)
+    if any(first > last for first, last in ranges) or merged(ranges) != ranges:
+        raise ValueError("ranges in order were expected")
+    return ranges
 
 
 def _unreadable(why: str) -> VerificationError:
@@ -177,6 +237,13 @@ def _size(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError("a size was expected")
     return value
+
+
+def _number(value: object) -> int:
+    number = _size(value)
+    if not 1 <= number < 1 << 62:
+        raise ValueError("a number from 1 was expected")
+    return number
 
 
 def _digest(value: object) -> str:

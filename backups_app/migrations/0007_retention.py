@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("backups_app", "0005_keys"),
+        ("backups_app", "0006_manifests"),
     ]
 
     operations = [

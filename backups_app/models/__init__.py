@@ -3,6 +3,7 @@
 from .audit import AuditEvent
 from .backup import Backup, Copy
 from .database import Database
+from .finding import Finding
 from .host import Host
 from .job import Job
 from .notification import Notification
@@ -17,6 +18,7 @@ __all__ = [
     "Backup",
     "Copy",
     "Database",
+    "Finding",
     "Host",
     "Job",
     "Notification",

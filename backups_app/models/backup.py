@@ -97,6 +97,10 @@ class Backup(models.Model):
     archive_sha256 = models.CharField(_("archive SHA-256"), max_length=64, blank=True)
     content_sha256 = models.CharField(_("content digest"), max_length=64, blank=True)
     manifest_sha256 = models.CharField(_("manifest SHA-256"), max_length=64, blank=True)
+    sequence = models.PositiveBigIntegerField(
+        _("number in the chain"), null=True, blank=True, help_text=_("Empty: its manifest is not signed.")
+    )
+    signing_key_id = models.CharField(_("signing key"), max_length=64, blank=True)
     is_encrypted = models.BooleanField(_("encrypted"), default=False)
     key_ids = models.JSONField(
         _("recipients"),

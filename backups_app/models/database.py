@@ -10,6 +10,9 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+UNKNOWN_PATH = "(unknown)"
+"""Path of a database that is known from its archives only; no file under care has it."""
+
 
 def new_identity() -> str:
     """A random identity that survives renames and moves of the database."""

@@ -14,7 +14,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from .. import __version__, conf
-from ..core import manifest as manifests
 from ..core.age import FileKey, X25519Recipient
 from ..core.archive import ENCRYPTION
 from ..core.create import CreatedArchive, CreateOptions, create_archive, prove_stored
@@ -29,13 +28,14 @@ from ..models import AuditEvent, Backup, Copy, Database, Job, Recipient, Verific
 from ..models.backup import Verdict, new_backup_id
 from . import audit
 from .audit import Actor
+from .chain import Sealed, advance_head, seal_manifest
 from .databases import live_path, required_tables
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .keys.registry import note_use, sync_recipients
 from .keys.safety import require_safe_for, unproven_remark
-from .names import archive_name, manifest_name
+from .names import archive_name, manifest_name, signature_name, stored_names
 
 logger = logging.getLogger(__name__)
 
@@ -225,23 +225,26 @@ def store_created(
     watch: Watch,
     remark: str = "",
 ) -> None:
-    """Store an archive just made with its manifest, prove what is stored, and record the outcome.
+    """Store an archive just made with its signed manifest, prove what is stored, and record the outcome.
+
+    For the owner of the database's job: the manifest is the next one of its chain.
 
     Raises:
         VerificationError: what is stored is not what was made. BackupError: from the store.
         Nothing of it is left then.
     """
-    content = _manifest(backup, created, tables).to_bytes()
+    database = backup.database
+    sealed = seal_manifest(_manifest(backup, created, tables), database=database, actor=actor)
     destination = get_destination(LOCAL)
     copy = Copy.objects.create(backup=backup, destination=destination.name, name=backup.archive_name)
     started_at = timezone.now()
     try:
-        stored_checks = _store_and_prove(destination, backup.archive_name, created, content, folder, watch=watch)
+        stored_checks = _store_and_prove(destination, backup.archive_name, created, sealed, folder, watch=watch)
         _record_outcome(
             backup,
             copy,
             created=created,
-            manifest_sha256=manifests.digest(content),
+            sealed=sealed,
             checks=created.checks + stored_checks,
             started_at=started_at,
             actor=actor,
@@ -252,6 +255,7 @@ def store_created(
         copy.delete()
         backup.refresh_from_db()  # a half-recorded outcome must not show on the failed row
         raise
+    advance_head(sealed, database=database)
 
 
 def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) -> Manifest:
@@ -274,6 +278,7 @@ def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) 
         journal_mode=snapshot.journal_mode,
         method=snapshot.method,
         required_tables=tables,
+        failure=reason_of(created.checks),
         software={"django-walsafe": __version__, "sqlite": sqlite3.sqlite_version},
     )
 
@@ -282,12 +287,12 @@ def _store_and_prove(
     destination: LocalDestination,
     name: str,
     created: CreatedArchive,
-    manifest: bytes,
+    sealed: Sealed,
     folder: Path,
     *,
     watch: Watch,
 ) -> list[Check]:
-    """Store archive and manifest and read both back.
+    """Store archive, manifest and signature, each read back before the next one is published.
 
     Raises:
         VerificationError: what came back is not what was stored. BackupError: from the store.
@@ -299,18 +304,28 @@ def _store_and_prove(
             f"The stored archive does not give back what was written ({reason_of(checks)}).",
             "It was removed. Check the disk of the archives folder.",
         )
-    draft = folder / "manifest.json"
-    write_synced(draft, manifest)
-    destination.store(draft, manifest_name(name))
-    with destination.open(manifest_name(name)) as stream:
-        is_same = stream.read(len(manifest) + 1) == manifest
+    _store_small(destination, manifest_name(name), sealed.content, folder, what="manifest")
+    _store_small(destination, signature_name(name), sealed.signature, folder, what="signature")
+    return [
+        *checks,
+        Check(name="manifest", ok=True, evidence=f"SHA-256 {sealed.digest}"),
+        Check(name="signature", ok=True, evidence=f"Ed25519, key {sealed.key_id}"),
+        Check(name="chain", ok=True, evidence=f"number {sealed.manifest.sequence}"),
+    ]
+
+
+def _store_small(destination: LocalDestination, name: str, content: bytes, folder: Path, *, what: str) -> None:
+    draft = folder / what
+    write_synced(draft, content)
+    destination.store(draft, name)
+    with destination.open(name) as stream:
+        is_same = stream.read(len(content) + 1) == content
     if not is_same:
-        raise VerificationError("The stored manifest differs from what was written.", "Check the disk.")
-    return [*checks, Check(name="manifest", ok=True, evidence=f"SHA-256 {manifests.digest(manifest)}")]
+        raise VerificationError(f"The stored {what} differs from what was written.", "Check the disk.")
 
 
 def _remove(destination: LocalDestination, name: str) -> None:
-    for each in (name, manifest_name(name)):
+    for each in stored_names(name):
         try:
             destination.remove(each)
         except BackupError as exc:
@@ -322,7 +337,7 @@ def _record_outcome(
     copy: Copy,
     *,
     created: CreatedArchive,
-    manifest_sha256: str,
+    sealed: Sealed,
     checks: list[Check],
     started_at: datetime,
     actor: Actor,
@@ -334,7 +349,8 @@ def _record_outcome(
     backup.finished_at = now
     backup.size_bytes, backup.archive_bytes = archive.content_bytes, archive.archive_bytes
     backup.sha256, backup.archive_sha256 = archive.sha256, archive.archive_sha256
-    backup.content_sha256, backup.manifest_sha256 = archive.content_sha256, manifest_sha256
+    backup.content_sha256, backup.manifest_sha256 = archive.content_sha256, sealed.digest
+    backup.sequence, backup.signing_key_id = sealed.manifest.sequence, sealed.key_id
     backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
     backup.remarks = [*snapshot.notes, *([remark] if remark else [])]
     backup.is_encrypted, backup.key_ids = bool(archive.recipients), list(archive.recipients)

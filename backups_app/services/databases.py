@@ -21,6 +21,7 @@ from ..core.files import scratch_folder
 from ..core.progress import Watch
 from ..core.sqlite import SIDECAR_SUFFIXES, database_file, open_live, sidecar
 from ..models import Database
+from ..models.database import UNKNOWN_PATH
 from . import audit
 from .audit import Actor
 
@@ -55,6 +56,10 @@ def sync_databases() -> list[Skipped]:
     return skipped
 
 
+_KNOWN_FROM_ARCHIVES: dict[str, Any] = {"alias": "", "path": UNKNOWN_PATH, "is_under_care": False}
+"""What the row of a database has that a rescan made; whoever has its name takes its place."""
+
+
 def _vendor(alias: str) -> str:
     try:
         return connections[alias].vendor
@@ -81,7 +86,11 @@ def _sync_alias(alias: str, path: str) -> None:
     row = Database.objects.filter(alias=alias).first()
     if row is None:
         with transaction.atomic(using=conf.CATALOG_ALIAS):
-            # Another process may have been faster; an added file may have taken the name.
+            # Another process may have been faster; an added file may have taken the name; a rescan
+            # may know it from its archives.
+            known = Database.objects.filter(name=alias, **_KNOWN_FROM_ARCHIVES)
+            if known.update(alias=alias, path=path, is_under_care=True):
+                return
             name = alias if not Database.objects.filter(name=alias).exclude(alias=alias).exists() else f"{alias} (site)"
             Database.objects.get_or_create(alias=alias, defaults={"name": name, "path": path})
     elif row.path != path or not row.is_under_care:
@@ -157,7 +166,9 @@ def add_database(name: str, path: Path, *, actor: Actor, tables: tuple[str, ...]
     _require_sqlite(resolved)
     _require_free(name, resolved)
     with transaction.atomic(using=conf.CATALOG_ALIAS):
-        database = Database.objects.create(name=name, path=str(resolved), required_tables=list(tables))
+        facts = {"path": str(resolved), "required_tables": list(tables), "is_under_care": True}
+        Database.objects.filter(name=name, **_KNOWN_FROM_ARCHIVES).update(**facts)
+        database, _ = Database.objects.get_or_create(name=name, defaults=facts)
     audit.record("add-database", actor=actor, database_name=name, detail=str(resolved))
     return database
 
@@ -180,7 +191,7 @@ def _require_sqlite(path: Path) -> None:
 
 
 def _require_free(name: str, path: Path) -> None:
-    if Database.objects.filter(name=name).exists():
+    if Database.objects.filter(name=name).exclude(**_KNOWN_FROM_ARCHIVES).exists():
         raise RefusedError(f"The name {name!r} is taken.", "Choose another name.")
     catalog = str(connections[conf.CATALOG_ALIAS].settings_dict["NAME"])
     if _is_same_file(path, Path(catalog)):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import conf
-from ..core.errors import BackupError, RefusedError
+from ..core.errors import BackupError, InputError, RefusedError
 from ..core.extract import extract_archive
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check
@@ -16,8 +16,12 @@ from ..encryption import Keyring
 from ..models import AuditEvent, Backup, Copy
 from . import audit
 from .audit import Actor
-from .copies import from_first_good_copy
+from .copies import from_first_good_copy, require_copies
+from .restores.guards import Objection, refuse_objections, require_reasons
+from .signing import signature_problem
 from .verify import read_manifest
+
+_GUARD = "unsigned"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,7 @@ def extract_backup(
     target: Path,
     *,
     actor: Actor,
+    overrides: Mapping[str, str] | None = None,
     keyring: Keyring | None = None,
     on_progress: ProgressCallback | None = None,
     is_cancelled: Callable[[], bool] | None = None,
@@ -42,9 +47,11 @@ def extract_backup(
 
     Copies are tried in turn, verified ones first. ``keyring``: the identities to try in place of
     those of the settings. The attempt is recorded in the audit trail.
+    ``overrides`` may hold one guard, ``unsigned``, with why it does not count.
 
     Raises:
-        NotFoundError: the backup has no stored copy. RefusedError: the target exists.
+        NotFoundError: the backup has no stored copy. RefusedError: the target exists, or the
+            manifest does not count as signed.
         VerificationError: no copy could be proven; the target does not exist.
         KeyMissingError: it is encrypted, and no identity opens it; likewise.
         BackupError: any of its other kinds; likewise.
@@ -52,7 +59,9 @@ def extract_backup(
     target = target.expanduser().absolute()
     keyring = keyring or Keyring.configured()
     watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
+    chosen = dict(overrides or {})
     try:
+        _refuse_unsigned(backup, chosen)
         extraction = from_first_good_copy(
             backup, lambda copy: _extract_copy(backup, copy, target, keyring=keyring, watch=watch)
         )
@@ -61,8 +70,31 @@ def extract_backup(
         outcome = AuditEvent.Outcome.REFUSED if is_refused else AuditEvent.Outcome.FAILED
         _audit(backup, target, actor=actor, outcome=outcome, detail=exc.message)
         raise
-    _audit(backup, target, actor=actor, outcome=AuditEvent.Outcome.DONE, detail=f"from {extraction.destination}")
+    _audit(
+        backup,
+        target,
+        actor=actor,
+        outcome=AuditEvent.Outcome.DONE,
+        detail=f"from {extraction.destination}{_why(chosen)}",
+    )
     return extraction
+
+
+def _refuse_unsigned(backup: Backup, overrides: dict[str, str]) -> None:
+    """Ask the one guard that counts where nothing live is touched."""
+    if set(overrides) - {_GUARD}:
+        raise InputError(
+            f"Only the guard {_GUARD!r} can be overridden for a new file.", "The others are for a live database."
+        )
+    require_reasons(overrides)
+    require_copies(backup)
+    problem = signature_problem(backup)
+    if problem:
+        refuse_objections([Objection(code=_GUARD, message=problem)], overrides)
+
+
+def _why(overrides: dict[str, str]) -> str:
+    return "".join(f"; overrides {code}: {reason}" for code, reason in overrides.items())
 
 
 def _extract_copy(backup: Backup, copy: Copy, target: Path, *, keyring: Keyring, watch: Watch) -> Extraction:

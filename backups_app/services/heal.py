@@ -15,7 +15,7 @@ from ..destinations import LOCAL, get_destination
 from ..models import AuditEvent, Backup
 from . import audit
 from .audit import Actor
-from .names import manifest_name
+from .names import stored_names
 from .removal import finish_removal
 
 logger = logging.getLogger(__name__)
@@ -93,5 +93,5 @@ def _heal(backup: Backup) -> bool:
 
 def _remove_unproven(backup: Backup) -> None:
     destination = get_destination(LOCAL)
-    for name in (backup.archive_name, manifest_name(backup.archive_name)):
+    for name in stored_names(backup.archive_name):
         destination.remove(name)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from ..core import age
 from ..core import archive as archives
 from ..core import manifest as manifests
+from ..core import signature as signatures
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -33,12 +34,16 @@ def archive_name(database: str, *, created_at: datetime, backup_id: str, is_encr
     return f"{name}/{moment:%Y}/{name}-{moment:%Y%m%dT%H%M%SZ}-{backup_id}{suffix}"
 
 
-def stored_names(archive: str) -> tuple[str, ...]:
-    """Everything that is stored for one copy: the archive, its manifest, and the manifest's signature."""
-    manifest = manifest_name(archive)
-    return archive, manifest, manifest.removesuffix(".json") + ".sig"
-
-
 def manifest_name(archive: str) -> str:
     """The manifest stored beside an archive."""
     return archives.stem_of(archive) + manifests.SUFFIX
+
+
+def signature_name(archive: str) -> str:
+    """The signature of that manifest."""
+    return manifest_name(archive).removesuffix(manifests.SUFFIX) + signatures.SUFFIX
+
+
+def stored_names(archive: str) -> tuple[str, str, str]:
+    """Every object that belongs to an archive, in the order of publication."""
+    return archive, manifest_name(archive), signature_name(archive)

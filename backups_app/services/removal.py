@@ -10,6 +10,7 @@ from ..destinations import get_destination
 from ..models import Backup, Copy
 from . import audit
 from .audit import Actor
+from .chain import note_pruned
 from .names import stored_names
 
 
@@ -22,6 +23,9 @@ def finish_removal(backup: Backup, *, actor: Actor) -> bool:
     Raises:
         BackupError: a file could not be removed. The row stays marked and is tried again.
     """
+    if backup.sequence is not None:
+        # Before the files go: a gap in the chain that is explained is no attack.
+        note_pruned(backup.database, [backup.sequence])
     for copy in backup.copies.exclude(state=Copy.State.PRUNED):
         destination = get_destination(copy.destination)
         for name in stored_names(copy.name):

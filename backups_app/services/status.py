@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from django.db.models import Count, Min
 from django.utils import timezone
 
 from .. import conf
 from ..core.sqlite import has_wal_reset_bug
-from ..models import Backup, Database, Verification
+from ..models import Backup, Database, Finding, Verification
 from ..models.backup import Verdict
 from .databases import databases_under_care
 from .hosts import silent_hosts
@@ -19,9 +20,13 @@ from .jobs.attend import ready_jobs
 from .keys.health import check_keys
 from .notifications import undelivered
 from .schedules import overdue
+from .signing import replacement_event
 
 _QUEUE_PATIENCE = timedelta(minutes=5)
 """How long a job that could run may wait for a worker."""
+
+_SAY_FOR = timedelta(days=30)
+"""How long the status names a new signing key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +100,14 @@ def check_health(*, now: datetime | None = None) -> Health:
         for each in check_keys(now=now)
     ]
     problems += [problem for is_warning, problem in keys if not is_warning]
+    problems += _found_by_rescan()
     notices: list[str] = []
+    replaced = replacement_event()
+    if replaced is not None and now - replaced.at < _SAY_FOR:
+        notices.append(
+            f"A new signing key was made on {replaced.at:%Y-%m-%d}; older manifests are checked with the old public "
+            "key, kept in state/signing-keys. Put the old state/signing.key back if you still have it."
+        )
     if has_wal_reset_bug():
         notices.append(
             f"SQLite {sqlite3.sqlite_version} has a known WAL corruption bug; update to 3.51.3, 3.50.7 or 3.44.6."
@@ -136,6 +148,21 @@ def _check_jobs(*, now: datetime) -> list[Problem]:
         Problem(code="schedule_overdue", database=each.schedule.database.name, message=each.reason, hint=each.hint)
         for each in overdue(now=now)
     ]
+    return problems
+
+
+def _found_by_rescan() -> list[Problem]:
+    """What the last rescan found wrong: one problem for each database and kind of damage."""
+    problems: list[Problem] = []
+    damage = Finding.objects.filter(is_damage=True).order_by("database_name", "code")
+    for each in damage.values("database_name", "code").annotate(count=Count("pk"), first=Min("pk")):
+        first = Finding.objects.get(pk=each["first"])
+        more = f" And {each['count'] - 1} more like it." if each["count"] > 1 else ""
+        where = f" ({first.path})" if first.path else ""
+        hint = f"{first.hint} `manage.py backup rescan` looks again."
+        problems.append(
+            Problem(code=first.code, database=first.database_name, message=f"{first.message}{where}{more}", hint=hint)
+        )
     return problems
 
 

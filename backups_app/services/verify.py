@@ -11,7 +11,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from .. import conf
-from ..core import manifest as manifests
 from ..core.errors import KeyMissingError, VerificationError
 from ..core.files import scratch_folder
 from ..core.manifest import Manifest
@@ -34,13 +33,14 @@ from ..models import AuditEvent, Backup, Copy, Job, Verification
 from ..models.backup import Verdict
 from . import audit
 from .audit import Actor
+from .chain import check_chain
 from .copies import require_copies
 from .databases import required_tables
 from .drill import Rehearsal, rehearse
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
-from .names import manifest_name
+from .signing import check_signature, read_stored_manifest
 
 
 def verify_backup(
@@ -106,15 +106,7 @@ def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
     Raises:
         UnreachableError: it cannot be read. VerificationError: it was altered.
     """
-    destination = get_destination(copy.destination)
-    with destination.open(manifest_name(copy.name)) as stream:
-        content = stream.read(manifests.MAX_BYTES + 1)
-    if manifests.digest(content) != expected_sha256:
-        raise VerificationError(
-            "The stored manifest is not the one that was written with this backup.",
-            "It was altered or replaced. Use another copy.",
-        )
-    return Manifest.from_bytes(content)
+    return read_stored_manifest(copy, expected_sha256=expected_sha256).manifest
 
 
 def verify_copy(
@@ -189,8 +181,12 @@ def _check_copy(
 ) -> None:
     """Append the checks made; those made before an error stay as evidence."""
     rehearsal.start()
-    manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
+    stored = read_stored_manifest(copy, expected_sha256=backup.manifest_sha256)
+    manifest = stored.manifest
     checks.append(Check(name="manifest", ok=True, evidence=f"SHA-256 {backup.manifest_sha256}"))
+    checks.append(check_signature(backup, copy, stored))
+    if manifest.is_signed:
+        checks.append(check_chain(backup, manifest))
     destination = get_destination(copy.destination)
 
     open_stored = partial(destination.open, copy.name)
@@ -264,4 +260,5 @@ def _passed_deep_proof(backup: Backup, copy: Copy) -> bool:
 
 def _read_what_was_written(verification: Verification) -> bool:
     # What was found in altered or missing bytes says nothing about the right ones.
-    return any(check["name"] == STORED_BYTES and check["ok"] for check in verification.checks)
+    found = {check["name"]: check["ok"] or check.get("advisory", False) for check in verification.checks}
+    return found.get(STORED_BYTES, False) and all(found.get(name, True) for name in ("signature", "chain"))

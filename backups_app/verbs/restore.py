@@ -100,8 +100,8 @@ def _overrides(given: list[str]) -> dict[str, str]:
 
 
 def _extract(backup: Backup, options: dict[str, Any], output: Output) -> int:
-    if options["override"] or options["migrate"] or options["yes"]:
-        raise InputError("--override, --migrate and --yes are for a live database.", "Leave them out with --to.")
+    if options["migrate"] or options["yes"]:
+        raise InputError("--migrate and --yes are for a live database.", "Leave them out with --to.")
     actor = actor_for(options["user"], permission="download_backup")
     with cancel_on_signal() as is_cancelled, progress_bar(backup.database.name) as on_progress:
         extraction = extract_backup(
@@ -109,6 +109,7 @@ def _extract(backup: Backup, options: dict[str, Any], output: Output) -> int:
             options["to"],
             actor=actor,
             keyring=keyring_of(options),
+            overrides=_overrides(options["override"]),
             on_progress=on_progress,
             is_cancelled=is_cancelled,
         )

@@ -187,6 +187,8 @@ def test_the_page_of_a_verified_backup_shows_what_was_proven(person: MakePerson,
     for digest in (backup.sha256, backup.archive_sha256, backup.content_sha256, backup.manifest_sha256):
         assert len(digest) == 64
         assert digest in page.text
+    assert backup.sequence == 1
+    assert f"Ed25519, key {backup.signing_key_id}" in page.text
 
 
 def test_a_warning_of_a_check_is_shown_as_a_note(superuser: Person, every_state: list[Backup]):

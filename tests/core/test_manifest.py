@@ -16,6 +16,9 @@ from backups_app.core import manifest as manifests
 from backups_app.core.census import Census
 from backups_app.core.errors import VerificationError
 from backups_app.core.manifest import Manifest, canonical, digest, utc_text
+from backups_app.core.signature import PublicKey
+
+KEY = PublicKey(bytes.fromhex("302a300506032b6570032100") + bytes(range(32)))
 
 MANIFEST = Manifest(
     id="0123456789ab",
@@ -46,7 +49,11 @@ MANIFEST = Manifest(
     journal_mode="wal",
     method="backup api",
     required_tables=("sale",),
+    failure="",
+    sequence=7,
     previous="e" * 64,
+    pruned=((2, 2), (4, 5)),
+    public_key=KEY.text,
     software={"sqlite": "3.40.1"},
 )
 CONTENT = MANIFEST.to_bytes()
@@ -101,10 +108,36 @@ def test_a_manifest_without_optional_facts_survives_its_file():
     assert Manifest.from_bytes(sparse.to_bytes()) == sparse
 
 
+UNSIGNED = replace(MANIFEST, sequence=None, public_key="", pruned=(), failure="")
+
+
+def test_a_manifest_from_before_signatures_is_still_read():
+    content = UNSIGNED.to_bytes()
+    document = json.loads(content)
+    assert document["format"] == 1
+    assert not {"sequence", "pruned", "key_id", "public_key", "failure"} & set(document)
+    found = Manifest.from_bytes(content)
+    assert found == UNSIGNED
+    assert (found.is_signed, MANIFEST.is_signed) == (False, True)
+
+
+@pytest.mark.parametrize("field", ["sequence", "pruned", "key_id", "public_key", "failure"])
+def test_a_manifest_of_the_old_format_with_a_new_field_is_not_trusted(field: str):
+    document = json.loads(UNSIGNED.to_bytes())
+    document[field] = json.loads(CONTENT)[field]
+    with pytest.raises(VerificationError):
+        Manifest.from_bytes(canonical(document))
+
+
+def test_the_key_that_signs_is_named_by_its_digest():
+    assert MANIFEST.key == KEY
+    assert json.loads(CONTENT)["key_id"] == hashlib.sha256(KEY.der).hexdigest()
+
+
 def test_the_file_is_canonical_json_with_a_type():
     document = json.loads(CONTENT)
     assert document["type"] == "django-walsafe/backup"
-    assert document["format"] == 1
+    assert document["format"] == 2
     assert json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() == CONTENT
 
 
@@ -161,7 +194,21 @@ def test_a_field_of_another_type_is_not_trusted(path: str, wrong: object):
     [
         ("type", "django-walsafe/restore"),
         ("format", 0),
-        ("format", 2),
+        ("format", 1),
+        ("format", 3),
+        ("sequence", 0),
+        ("sequence", 1 << 62),
+        ("pruned", [[0, 1]]),
+        ("pruned", [[2, 1]]),
+        ("pruned", [[1, 2], [3, 4]]),
+        ("pruned", [[3, 4], [1, 1]]),
+        ("pruned", [[1]]),
+        ("pruned", [[1, 2, 3]]),
+        ("pruned", [["1", "2"]]),
+        ("key_id", "0" * 64),
+        ("public_key", ""),
+        ("public_key", KEY.text[:-4]),
+        ("public_key", KEY.text + "\n"),
         ("archive.bytes", -1),
         ("snapshot.bytes", -1),
         ("archive.sha256", "a" * 63),
@@ -210,11 +257,11 @@ def test_a_field_with_an_impossible_value_is_not_trusted(path: str, value: objec
         b" " + CONTENT,
         CONTENT + CONTENT,
         CONTENT[:-1],
-        CONTENT.replace(b'"format":1', b'"format":1,"format":1'),
-        CONTENT.replace(b'"format":1', b'"format":1.0'),
-        CONTENT.replace(b'"format":1', b'"format":1e0'),
-        CONTENT.replace(b'"format":1', b'"format":true'),
-        CONTENT.replace(b'"format":1', b'"format":NaN'),
+        CONTENT.replace(b'"format":2', b'"format":2,"format":1'),
+        CONTENT.replace(b'"format":2', b'"format":2.0'),
+        CONTENT.replace(b'"format":2', b'"format":2e0'),
+        CONTENT.replace(b'"format":2', b'"format":true'),
+        CONTENT.replace(b'"format":2', b'"format":NaN'),
         CONTENT.replace(b'"page_size":4096', b'"page_size":4096.0'),
         CONTENT.replace(b'"page_size":4096', b'"page_size":Infinity'),
         CONTENT.replace(b'"page_size":4096', b'"page_size":' + b"9" * 5000),

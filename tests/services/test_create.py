@@ -91,7 +91,7 @@ def test_a_backup_has_one_verified_copy_and_one_verification(shop: Database, mak
     verification = backup.verifications.get()
     assert (verification.level, verification.verdict, verification.requested_by_name) == ("creation", "passed", "anna")
     names = {check["name"] for check in verification.checks}
-    assert {"integrity_check", "census", "stored bytes", "content digest", "manifest"} <= names
+    assert {"integrity_check", "census", "stored bytes", "content digest", "manifest", "signature", "chain"} <= names
     assert all(check["ok"] for check in verification.checks)
 
 
@@ -104,7 +104,7 @@ def test_creating_is_recorded_once(shop: Database, make_backup: MakeBackup):
 def test_nothing_but_archive_and_manifest_remains(shop: Database, make_backup: MakeBackup, home: Path):
     backup = make_backup(shop)
     stem = backup.archive_name.removesuffix(".sqlite3.zst")
-    assert stored_objects(home) == {f"{stem}.sqlite3.zst", f"{stem}.manifest.json"}
+    assert stored_objects(home) == {f"{stem}.sqlite3.zst", f"{stem}.manifest.json", f"{stem}.manifest.sig"}
     assert names_in(home / "scratch") == set()
 
 
@@ -462,7 +462,7 @@ def test_two_backups_of_one_instant_are_two(shop: Database, make_backup: MakeBac
     assert (first.state, second.state) == ("verified", "verified")
     assert first.archive_name != second.archive_name
     assert first.archive_name[:-24] == second.archive_name[:-24], "the same second"
-    assert len(stored_objects(home)) == 4
+    assert len(stored_objects(home)) == 6
 
 
 def test_a_failed_backup_never_touches_an_older_one(

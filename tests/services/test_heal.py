@@ -14,7 +14,7 @@ from django.utils import timezone
 from backups_app.core.files import scratch_folder
 from backups_app.models import AuditEvent, Backup, Copy, Database
 from backups_app.services.heal import heal_interrupted
-from backups_app.services.names import archive_name, manifest_name
+from backups_app.services.names import archive_name, stored_names
 from tests.support import PROJECT, bytes_in, names_in
 
 
@@ -35,7 +35,7 @@ def left_by_the_dead(home: Path, backup: Backup) -> None:
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(home / "scratch"), backup.pk], cwd=PROJECT, check=False)
-    for name in (backup.archive_name, manifest_name(backup.archive_name)):
+    for name in stored_names(backup.archive_name):
         path = home / "archives" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"unproven")
@@ -71,7 +71,7 @@ def test_the_next_backup_heals(shop: Database, home: Path, make_backup: Callable
     good = make_backup(shop)
     dead.refresh_from_db()
     assert (dead.state, good.state) == ("failed", "verified")
-    assert set(bytes_in(home / "archives")) == {good.archive_name, manifest_name(good.archive_name)}
+    assert set(bytes_in(home / "archives")) == set(stored_names(good.archive_name))
 
 
 def test_the_backup_of_a_living_process_is_left_alone(shop: Database, home: Path):

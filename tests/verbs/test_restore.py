@@ -257,6 +257,26 @@ def test_options_of_a_live_restore_are_refused_for_a_new_file(run: Run, backup: 
     assert names_in(out) == set()
 
 
+def test_without_its_signature_a_backup_is_restored_only_with_a_reason(
+    run: Run, changed: Backup, out: Path, archive_of: Callable[[Backup], Path]
+):
+    signature = Path(str(archive_of(changed)).replace(".sqlite3.zst", ".manifest.sig"))
+    signature.write_bytes(bytes(64))
+    refused = run("restore", changed.pk, "--to", out / "new")
+    assert refused.code == 7
+    assert "unsigned" in refused.stderr
+    assert names_in(out) == set()
+    assert run("restore", changed.pk, "--to", out / "new", "--override", "unsigned=").code == 2
+    assert run("restore", changed.pk, "--to", out / "new", "--override", "unsigned=the disk lost it").code == 0
+    assert names_in(out) == {"new"}
+    assert ask(run, changed).code == 7
+    signature.unlink()
+    assert ask(run, changed).code == 7
+    finished = ask(run, changed, "--override", "unsigned=the disk lost it")
+    assert finished.code == 0
+    assert finished.document["restore"]["overrides"] == {"unsigned": "the disk lost it"}
+
+
 @pytest.mark.parametrize("options", [["-v", "0"], ["--traceback"], ["--verbosity", "2"], ["--no-color"]])
 def test_options_of_every_command_may_follow_the_verb(run: Run, changed: Backup, options: list[str]):
     assert ask(run, changed, *options).code == 0

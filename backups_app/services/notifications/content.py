@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from ...core.errors import BackupError
 from ...core.manifest import utc_text
-from ...models import Job, Notification
+from ...models import Database, Job, Notification
 from ...redaction import redacted_document
+from ..chain import head_of
+
+logger = logging.getLogger(__name__)
 
 _MAX_CHARACTERS = 2000
 
@@ -51,9 +56,22 @@ def job_content(job: Job, *, event: str, now: datetime) -> dict[str, Any]:
             "finished_at": _time(job.finished_at),
             "bytes": sum(sizes) if sizes else job.done_bytes or None,
             "host": job.host or None,
+            "chain_head": chain_head(job.database) if job.database else None,
         },
         now=now,
     )
+
+
+def chain_head(database: Database) -> dict[str, Any] | None:
+    """Where the chain of manifests ends: told to others, it shows a roll-back of everything that is here."""
+    try:
+        head = head_of(database)
+    except BackupError as exc:  # news must not fail for want of it
+        logger.warning("The head of the chain of %s cannot be told: %s", database.name, exc.message)
+        return None
+    if head is None:
+        return None
+    return {"sequence": head.sequence, "manifest_sha256": head.manifest_sha256, "backup": head.backup}
 
 
 def document(event: str, *, subject: str, content: Mapping[str, Any], now: datetime) -> dict[str, Any]:

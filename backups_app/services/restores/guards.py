@@ -21,6 +21,7 @@ GUARDS = {
     "wrong_database": "the backup is of another database",
     "unverified": "the backup is not verified",
     "undo_key_missing": "the restore could not be undone here: its safety backup would stay locked",
+    "unsigned": "nothing proves who made the archive",
 }
 """Code of each guard → what it stands for."""
 
@@ -60,6 +61,8 @@ class Facts:
     """Key ids that the safety backup will be encrypted for."""
     can_open_safety: bool = True
     """Whether an identity at hand will open the safety backup."""
+    unsigned: str = ""
+    """Why its manifest does not count as signed; empty when it does."""
 
 
 def objections(facts: Facts) -> list[Objection]:
@@ -67,6 +70,7 @@ def objections(facts: Facts) -> list[Objection]:
     found = {
         "wrong_database": _wrong_database(facts),
         "unverified": _unverified(facts),
+        "unsigned": facts.unsigned,
         "empty": _empty(facts),
         "lock_out": _lock_out(facts),
         "migration": _migration(facts),

@@ -26,6 +26,7 @@ from ...core.sqlite import open_live, open_snapshot
 from ...encryption import Keyring
 from ...models import Backup, Database
 from ..databases import live_path
+from ..signing import signature_problem
 from .guards import Facts, Objection, objections
 from .staging import stage_backup
 
@@ -91,6 +92,7 @@ def facts_for(backup: Backup, database: Database, *, now: Census | None, after: 
         missing_migrations=missing,
         safety_recipients=tuple(f"{each.key_id}…" for each in recipients),
         can_open_safety=not recipients or any(str(each) in keyring.publics for each in recipients),
+        unsigned=signature_problem(backup),
     )
 
 

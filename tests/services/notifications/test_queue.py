@@ -189,6 +189,7 @@ def test_the_document_holds_the_facts(make_job: MakeJob):
         "finished_at": "2026-03-04T05:06:07.000000Z",
         "bytes": None,
         "host": "one",
+        "chain_head": None,
     }
 
 
@@ -209,6 +210,22 @@ def test_the_backups_and_their_bytes_are_told(make_job: MakeJob, make_backup: An
     notify_job(job, now=NOW)
     content = Notification.objects.first().content  # type: ignore[union-attr]
     assert (content["backups"], content["bytes"]) == ([backup.pk], backup.size_bytes)
+
+
+def test_the_head_of_the_chain_is_told(make_job: MakeJob, make_backup: Any):
+    job = make_job()
+    backup: Backup = make_backup(job.database)
+    notify_job(job, now=NOW)
+    content = Notification.objects.first().content  # type: ignore[union-attr]
+    assert content["chain_head"] == {"sequence": 1, "manifest_sha256": backup.manifest_sha256, "backup": backup.pk}
+
+
+def test_a_damaged_head_keeps_no_news_back(make_job: MakeJob, home: Path):
+    job = make_job("failed")
+    (home / "state" / "chain").mkdir(parents=True)
+    (home / "state" / "chain" / f"{job.database.identity}.json").write_text("{")
+    notify_job(job, now=NOW)
+    assert Notification.objects.first().content["chain_head"] is None  # type: ignore[union-attr]
 
 
 def test_hostile_text_is_kept_harmless_and_short(make_job: MakeJob):

@@ -247,6 +247,7 @@ def test_every_guard_is_listed(db_catalog: None):
         missing_migrations=("a.b",),
         safety_recipients=("age1abc…",),
         can_open_safety=False,
+        unsigned="its signature is missing",
     )
     assert {each.code for each in objections(bad)} == set(GUARDS)
 

@@ -1,0 +1,70 @@
+"""What the catalogue says of a destination, small enough for many thousands of copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...core import manifest as manifests
+from ...models import Backup, Copy
+from ..names import manifest_name
+
+_FIELDS = (
+    "pk",
+    "name",
+    "state",
+    "backup",
+    "backup__database__name",
+    "backup__database__identity",
+    "backup__manifest_sha256",
+    "backup__sequence",
+    "backup__signing_key_id",
+    "backup__verdict",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownCopy:
+    """A stored copy with a manifest, as the catalogue has it."""
+
+    copy_id: int
+    archive: str
+    backup: str
+    database: str
+    identity: str
+    manifest_sha256: str
+    sequence: int | None
+    key_id: str
+    is_settled: bool
+    """Nothing is known against it, so that finding it good again needs no new record."""
+
+
+def stem_of(archive: str) -> str:
+    """What the names of an archive, its manifest and its signature have in common."""
+    return manifest_name(archive).removesuffix(manifests.SUFFIX)
+
+
+def known_copies(destination: str) -> dict[str, KnownCopy]:
+    """Stem → the finished copies that the catalogue has at a destination."""
+    rows = Copy.objects.filter(destination=destination)
+    rows = rows.exclude(state=Copy.State.PENDING).exclude(backup__state=Backup.State.RUNNING)
+    found: dict[str, KnownCopy] = {}
+    for each in rows.exclude(backup__manifest_sha256="").order_by("name").values_list(*_FIELDS).iterator():
+        copy_id, name, state, backup, database, identity, digest, sequence, key_id, verdict = each
+        is_settled = verdict == "passed" and state in (Copy.State.VERIFIED, Copy.State.FAILED)
+        found[stem_of(name)] = KnownCopy(
+            copy_id=copy_id,
+            archive=name,
+            backup=backup,
+            database=database,
+            identity=identity,
+            manifest_sha256=digest,
+            sequence=sequence,
+            key_id=key_id,
+            is_settled=is_settled,
+        )
+    return found
+
+
+def is_still_known(copy: KnownCopy) -> bool:
+    """Whether the copy is still in the catalogue: retention may have removed it meanwhile."""
+    return Copy.objects.filter(pk=copy.copy_id).exists()
