@@ -63,7 +63,7 @@ def test_what_no_rule_keeps_is_deleted_and_its_record_stays(history: list[Backup
     pruned = prune_database(shop, actor=ACTOR)
     assert [each.backup.pk for each in pruned.deleted] == [history[3].pk, history[2].pk], "the oldest first"
     assert states(history) == ["verified", "verified", "pruned", "pruned"]
-    assert [len(files_of(home, each)) for each in history] == [2, 2, 0, 0]
+    assert [len(files_of(home, each)) for each in history] == [3, 3, 0, 0]
     gone = Backup.objects.get(pk=history[3].pk)
     assert gone.prune_reason == "no rule keeps it"
     assert gone.pruning_at is not None
@@ -114,7 +114,7 @@ def test_another_database_with_a_longer_name_is_never_touched(
     others = [aged(make_backup(archive), days=100 + days) for days in range(3)]
     prune_database(shop, actor=ACTOR)
     assert states(others) == ["verified"] * 3
-    assert [len(files_of(home, each)) for each in others] == [2, 2, 2]
+    assert [len(files_of(home, each)) for each in others] == [3, 3, 3]
     Database.objects.filter(pk=shop.pk).update(name="renamed")
     keep(archive, keep_last=1)
     prune_database(archive, actor=ACTOR)
@@ -171,7 +171,7 @@ def test_the_newest_verified_one_is_not_deleted_even_by_a_wrong_plan(
     monkeypatch.setattr(prune_module, "simulate_prune", lambda *_args, **_options: wrong)
     prune_database(shop, actor=ACTOR)
     assert states(history) == ["verified", "pruned", "pruned", "pruned"]
-    assert len(files_of(home, history[0])) == 2
+    assert len(files_of(home, history[0])) == 3
     assert verify_backup(Backup.objects.get(pk=history[0].pk), level="full", actor=ACTOR)[0].verdict == "passed"
 
 
@@ -300,7 +300,7 @@ def test_a_cancel_leaves_the_rest(history: list[Backup], shop: Database, home: P
     with pytest.raises(CancelledError):
         prune_database(shop, actor=ACTOR, is_cancelled=lambda: next(looks, True))
     assert states(history) == ["verified", "verified", "verified", "pruned"]
-    assert len(files_of(home, history[2])) == 2
+    assert len(files_of(home, history[2])) == 3
 
 
 def test_evidence_of_failures_loses_its_files_after_its_time(shop: Database, make_backup: MakeBackup, home: Path):
@@ -314,7 +314,7 @@ def test_evidence_of_failures_loses_its_files_after_its_time(shop: Database, mak
     Database.objects.filter(pk=shop.pk).update(required_tables=[])
     shop.refresh_from_db()
     make_backup(shop)
-    assert (len(files_of(home, old)), len(files_of(home, young))) == (2, 2)
+    assert (len(files_of(home, old)), len(files_of(home, young))) == (3, 3)
     prune_database(shop, actor=ACTOR)
     assert (states([old, young]), len(files_of(home, old)), len(files_of(home, young))) == (["pruned", "failed"], 0, 2)
     assert Backup.objects.get(pk=old.pk).reason, "why it failed is still known"

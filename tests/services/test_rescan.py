@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import BusyError, InputError, NotFoundError
@@ -24,6 +25,7 @@ from backups_app.services.chain import head_of, note_pruned
 from backups_app.services.databases import add_database
 from backups_app.services.extract import extract_backup
 from backups_app.services.names import archive_name, stored_names
+from backups_app.services.prune import give_up
 from backups_app.services.rescan import Rescan, rescan
 from backups_app.services.status import check_health
 from backups_app.services.verify import verify_backup
@@ -640,3 +642,26 @@ def test_the_documented_findings_are_the_real_ones():
 
     page = (PROJECT / "docs" / "manifests.md").read_text()
     assert [code for code in (*DAMAGE, *NOTES) if f"`{code}`" not in page] == []
+
+
+def test_what_retention_has_deleted_is_no_loss(shop, make_backup, home):
+    backups = [make_backup(shop) for _ in range(3)]
+    give_up(backups[1], reason="a test", actor=ACTOR, now=timezone.now())
+    found = rescan(actor=ACTOR)
+    assert found.damage == []
+    assert [each.code for each in found.findings] == []
+    make_backup(shop)
+    assert rescan(actor=ACTOR).damage == []
+
+
+def test_files_of_a_pruned_backup_that_came_back_are_told(shop, make_backup, home):
+    make_backup(shop)
+    backup, _ = make_backup(shop), make_backup(shop)
+    kept = {name: (home / "archives" / name).read_bytes() for name in stored_names(backup.archive_name)}
+    give_up(backup, reason="a test", actor=ACTOR, now=timezone.now())
+    for name, content in kept.items():
+        (home / "archives" / name).write_bytes(content)
+    found = rescan(actor=ACTOR)
+    assert {each.code for each in found.findings} == {"pruned"}
+    backup.refresh_from_db()
+    assert backup.state == "pruned"

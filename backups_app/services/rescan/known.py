@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.db.models import QuerySet
+
 from ...core import manifest as manifests
 from ...models import Backup, Copy
 from ..names import manifest_name
@@ -45,8 +47,7 @@ def stem_of(archive: str) -> str:
 
 def known_copies(destination: str) -> dict[str, KnownCopy]:
     """Stem → the finished copies that the catalogue has at a destination."""
-    rows = Copy.objects.filter(destination=destination)
-    rows = rows.exclude(state=Copy.State.PENDING).exclude(backup__state=Backup.State.RUNNING)
+    rows = _there().filter(destination=destination)
     found: dict[str, KnownCopy] = {}
     for each in rows.exclude(backup__manifest_sha256="").order_by("name").values_list(*_FIELDS).iterator():
         copy_id, name, state, backup, database, identity, digest, sequence, key_id, verdict = each
@@ -66,5 +67,11 @@ def known_copies(destination: str) -> dict[str, KnownCopy]:
 
 
 def is_still_known(copy: KnownCopy) -> bool:
-    """Whether the copy is still in the catalogue: retention may have removed it meanwhile."""
-    return Copy.objects.filter(pk=copy.copy_id).exists()
+    """Whether the copy is still to be there: retention may have removed it meanwhile."""
+    return _there().filter(pk=copy.copy_id).exists()
+
+
+def _there() -> QuerySet[Copy]:
+    """Copies that should have an archive: neither being made nor given up."""
+    stored = Copy.objects.filter(state__in=Copy.STORED_STATES)
+    return stored.exclude(backup__state__in=[Backup.State.RUNNING, *Backup.GONE_STATES])

@@ -326,6 +326,9 @@ class _Run:
             code = "rolled_back" if row.manifest_sha256 else "left_over"
             self._find(code, "The catalogue knows this backup with another manifest.", path=stem, backup=row.pk)
             return
+        if row is not None and row.is_gone:
+            self._find("left_over", "This backup was pruned, and its files are still there.", path=stem, backup=row.pk)
+            return
         self.done.registered += 1
         if self.is_dry_run:
             code, problem = self._archive_problem(manifest, objects)
