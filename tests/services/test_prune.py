@@ -316,7 +316,7 @@ def test_evidence_of_failures_loses_its_files_after_its_time(shop: Database, mak
     make_backup(shop)
     assert (len(files_of(home, old)), len(files_of(home, young))) == (3, 3)
     prune_database(shop, actor=ACTOR)
-    assert (states([old, young]), len(files_of(home, old)), len(files_of(home, young))) == (["pruned", "failed"], 0, 2)
+    assert (states([old, young]), len(files_of(home, old)), len(files_of(home, young))) == (["pruned", "failed"], 0, 3)
     assert Backup.objects.get(pk=old.pk).reason, "why it failed is still known"
 
 
