@@ -6,6 +6,7 @@ from .database import Database
 from .host import Host
 from .job import Job
 from .notification import Notification
+from .overview import Overview
 from .restore import Restore
 from .schedule import Schedule, ScheduledRun
 from .verification import Verification
@@ -18,6 +19,7 @@ __all__ = [
     "Host",
     "Job",
     "Notification",
+    "Overview",
     "Restore",
     "Schedule",
     "ScheduledRun",

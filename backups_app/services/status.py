@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils import timezone
 
 from .. import conf
 from ..core.sqlite import has_wal_reset_bug
 from ..models import Backup, Database
 from ..models.backup import Verdict
-from .databases import databases_under_care
 from .hosts import silent_hosts
 from .jobs.attend import ready_jobs
 from .notifications import undelivered
@@ -69,7 +69,7 @@ class Health:
 def check_health(*, now: datetime | None = None) -> Health:
     """Look at every database under care."""
     now = now or timezone.now()
-    found = [_check_database(database, now=now) for database in databases_under_care()]
+    found = _check_databases(now=now)
     problems = [problem for each in found for problem in each.problems]
     if not found:
         problems.append(
@@ -128,10 +128,33 @@ def freshness_limit(database: Database) -> timedelta:
     return timedelta(hours=float(database.freshness_hours or conf.get("FRESHNESS_HOURS")))
 
 
-def _check_database(database: Database, *, now: datetime) -> DatabaseHealth:
-    attempts = Backup.objects.filter(database=database)
-    last_verified = attempts.filter(state=Backup.State.VERIFIED).order_by("-taken_at").first()
-    last_attempt = attempts.exclude(state=Backup.State.RUNNING).order_by("-created_at").first()
+def _check_databases(*, now: datetime) -> list[DatabaseHealth]:
+    """Each database under care, by name: two queries, however many there are."""
+    attempts = Backup.objects.filter(database=OuterRef("pk"))
+    verified = attempts.filter(state=Backup.State.VERIFIED).order_by("-taken_at")
+    finished = attempts.exclude(state=Backup.State.RUNNING).order_by("-created_at")
+    rows = Database.objects.filter(is_under_care=True)
+    databases = list(rows.annotate(last_verified_id=_newest(verified), last_attempt_id=_newest(finished)))
+    ids = {pk for each in databases for pk in (each.last_verified_id, each.last_attempt_id) if pk}
+    backups = Backup.objects.defer("census", "remarks").in_bulk(ids)
+    return [
+        _check_database(
+            database,
+            last_verified=backups.get(database.last_verified_id),
+            last_attempt=backups.get(database.last_attempt_id),
+            now=now,
+        )
+        for database in databases
+    ]
+
+
+def _newest(backups: QuerySet[Backup]) -> Subquery:
+    return Subquery(backups.values("pk")[:1])
+
+
+def _check_database(
+    database: Database, *, last_verified: Backup | None, last_attempt: Backup | None, now: datetime
+) -> DatabaseHealth:
     limit = freshness_limit(database)
     problems: list[Problem] = []
 
