@@ -5,6 +5,7 @@ from .backup import BackupAdmin
 from .database import DatabaseAdmin
 from .job import JobAdmin
 from .notification import NotificationAdmin
+from .overview import OverviewAdmin
 from .restore import RestoreAdmin
 from .schedule import ScheduleAdmin, ScheduledRunAdmin
 from .verification import VerificationAdmin
@@ -15,6 +16,7 @@ __all__ = [
     "DatabaseAdmin",
     "JobAdmin",
     "NotificationAdmin",
+    "OverviewAdmin",
     "RestoreAdmin",
     "ScheduleAdmin",
     "ScheduledRunAdmin",

@@ -4,40 +4,38 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('backups_app', '0004_jobs'),
+        ("backups_app", "0004_jobs"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Overview',
-            fields=[
-            ],
+            name="Overview",
+            fields=[],
             options={
-                'verbose_name': 'backups overview',
-                'verbose_name_plural': 'backups overview',
-                'proxy': True,
-                'default_permissions': (),
-                'indexes': [],
-                'constraints': [],
+                "verbose_name": "backups overview",
+                "verbose_name_plural": "backups overview",
+                "proxy": True,
+                "default_permissions": (),
+                "indexes": [],
+                "constraints": [],
             },
-            bases=('backups_app.database',),
+            bases=("backups_app.database",),
         ),
         migrations.AddIndex(
-            model_name='backup',
-            index=models.Index(fields=['database', 'state', '-taken_at'], name='backup_by_age_of_data'),
+            model_name="backup",
+            index=models.Index(fields=["database", "state", "-taken_at"], name="backup_by_age_of_data"),
         ),
         migrations.AddIndex(
-            model_name='backup',
-            index=models.Index(fields=['state', 'created_at', 'archive_bytes'], name='backup_by_stored_bytes'),
+            model_name="backup",
+            index=models.Index(fields=["state", "created_at", "archive_bytes"], name="backup_by_stored_bytes"),
         ),
         migrations.AddIndex(
-            model_name='verification',
-            index=models.Index(fields=['-finished_at'], name='verification_by_time'),
+            model_name="verification",
+            index=models.Index(fields=["-finished_at"], name="verification_by_time"),
         ),
         migrations.AddIndex(
-            model_name='verification',
-            index=models.Index(fields=['level', '-finished_at'], name='verification_by_level'),
+            model_name="verification",
+            index=models.Index(fields=["level", "-finished_at"], name="verification_by_level"),
         ),
     ]
