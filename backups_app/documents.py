@@ -9,6 +9,7 @@ from .core.manifest import utc_text
 from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
+from .services.groups import SetUp
 from .services.notifications.trial import Trial
 from .services.status import Health
 
@@ -182,6 +183,11 @@ def scheduled_run_document(run: ScheduledRun) -> Document:
         "missed": run.missed,
         "job": run.job_id,
     }
+
+
+def group_document(done: SetUp) -> Document:
+    """What became of a group of people."""
+    return {"name": done.name, "created": done.is_new, "added": done.added, "unknown": done.unknown}
 
 
 def health_document(health: Health) -> Document:
