@@ -38,8 +38,9 @@ format: $(VENV)/.dev  ## Put the code in its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run
+bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run, and the pages of the admin
 	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks.pages
 
 clean:  ## Remove what the targets made, but no data
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage benchmarks/work

@@ -11,6 +11,7 @@ from .core.triage import Judged
 from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
+from .services.groups import SetUp
 from .services.keys.keygen import NewKey
 from .services.keys.proof import Challenge
 from .services.keys.report import KeyReport
@@ -304,6 +305,11 @@ def rescan_document(done: Rescan) -> Document:
             for each in done.findings
         ],
     }
+
+
+def group_document(done: SetUp) -> Document:
+    """What became of a group of people."""
+    return {"name": done.name, "created": done.is_new, "added": done.added, "unknown": done.unknown}
 
 
 def health_document(health: Health) -> Document:

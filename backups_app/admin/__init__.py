@@ -5,6 +5,7 @@ from .backup import BackupAdmin
 from .database import DatabaseAdmin
 from .job import JobAdmin
 from .notification import NotificationAdmin
+from .overview import OverviewAdmin
 from .recipient import RecipientAdmin
 from .restore import RestoreAdmin
 from .schedule import ScheduleAdmin, ScheduledRunAdmin
@@ -17,6 +18,7 @@ __all__ = [
     "DatabaseAdmin",
     "JobAdmin",
     "NotificationAdmin",
+    "OverviewAdmin",
     "RecipientAdmin",
     "RestoreAdmin",
     "ScheduleAdmin",

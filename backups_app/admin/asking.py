@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import ngettext
 
-from ..models import Database, Job
+from ..models import Backup, Database, Job, Restore
 from ..services.audit import Actor
 from ..services.hosts import is_anybody_working
 from . import display
@@ -46,6 +46,15 @@ def asked_with_this_form(
     )
     pairs = (wanted or {}).items()
     return next((job for job in since if about in str(job.options) and pairs <= job.options.items()), None)
+
+
+def requested_with_this_form(request: HttpRequest, *, backup: Backup) -> Restore | None:
+    """The restore of ``backup`` that this person asked for since the form was opened."""
+    opened_at = _opened_at(request)
+    if opened_at is None:
+        return None
+    since = Restore.objects.filter(backup=backup, requested_at__gte=opened_at)
+    return since.filter(requested_by_id=Actor.of(request.user).id).order_by("requested_at").first()
 
 
 def _opened_at(request: HttpRequest) -> datetime | None:

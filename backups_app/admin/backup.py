@@ -26,7 +26,7 @@ from ..services.prune import is_held_by_hand
 from ..services.restores import request_restore
 from ..services.restores.guards import GuardError
 from . import display
-from .asking import asked_with_this_form, form_opened_at, lead_to
+from .asking import asked_with_this_form, form_opened_at, lead_to, requested_with_this_form
 from .base import EvidenceAdmin, without_jobs
 from .request import RequestForm
 
@@ -320,6 +320,10 @@ class BackupAdmin(EvidenceAdmin):
     def restore_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET asks into which database and why; POST computes the preview and files the request."""
         backup = self._backup(request, backup_id)
+        twin = requested_with_this_form(request, backup=backup) if request.method == "POST" else None
+        if twin is not None:
+            messages.info(request, _("The request was filed already: nothing is done twice."))
+            return HttpResponseRedirect(display.page_url("restore", twin.pk))
         form = RequestForm(request.POST if request.method == "POST" else None, initial={"database": backup.database})
         if form.is_valid():
             try:
@@ -346,6 +350,7 @@ class BackupAdmin(EvidenceAdmin):
             "backup": backup,
             "taken": display.age(backup.taken_at or backup.created_at),
             "form": form,
+            "opened": request.POST.get("opened") or form_opened_at(),
         }
         return TemplateResponse(request, "admin/backups_app/request_restore.html", context)
 

@@ -26,6 +26,7 @@ from django.utils.translation import gettext_lazy
 
 from ..core.errors import BackupError
 from ..models import Backup, Database, Job
+from ..services import overview
 from ..services.audit import Actor
 from ..services.databases import change_policy, sync_databases
 from ..services.jobs import ask_create, ask_prune
@@ -33,6 +34,7 @@ from ..services.status import freshness_limit
 from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to
 from .base import CatalogAdmin, without_jobs
+from .chart import chronicle
 from .retention import MOST, SimulationForm, refuse_empty_policy, simulation
 
 _MAX_FRESHNESS_HOURS = 10 * 366 * 24
@@ -109,11 +111,13 @@ class DatabaseAdmin(CatalogAdmin):
         "alias",
         "identity",
         "added_at",
+        "last_days",
         "tables",
         "jobs",
     ]
     fieldsets = [
         (None, {"fields": ["health", "last_verified", "rows", "size", "path"]}),
+        (gettext_lazy("Last days"), {"fields": ["last_days"]}),
         (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours"]}),
         (
             gettext_lazy("Retention"),
@@ -197,6 +201,14 @@ class DatabaseAdmin(CatalogAdmin):
     def size(self, database: Database) -> SafeString | str:
         """Size of the last verified backup's database."""
         return display.size(getattr(database, "last_size_bytes", None))
+
+    @admin.display(description=gettext_lazy("last days"))
+    def last_days(self, database: Database) -> SafeString:
+        """Its days, trends, last drill and next runs."""
+        now = timezone.now()
+        days = overview.days_of([database], now=now)[database.pk]
+        drill, runs = overview.last_drill(database), overview.next_runs(database, now=now)
+        return chronicle(days, name=database.name, drill=drill, runs=runs)
 
     @admin.display(description=gettext_lazy("tables"))
     def tables(self, database: Database) -> SafeString | str:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
-from django.utils.timesince import timesince
+from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 
 from ..models import Job
@@ -109,6 +109,15 @@ def age(moment: datetime | None) -> SafeString | str:
     is_new = timezone.now() - moment < timedelta(minutes=1)
     ago = _("just now") if is_new else _("%(time)s ago") % {"time": timesince(moment, depth=1)}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ago)
+
+
+def due(moment: datetime) -> SafeString:
+    """How long until something that is to come, with the exact time on hover."""
+    local = timezone.localtime(moment)
+    exact = date_format(local, "DATE_FORMAT") + local.strftime(", %H:%M:%S %Z")
+    is_soon = moment - timezone.now() < timedelta(minutes=1)
+    ahead = _("now") if is_soon else _("in %(time)s") % {"time": timeuntil(moment, depth=1)}
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ahead)
 
 
 def duration(length: timedelta | None) -> str:

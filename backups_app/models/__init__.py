@@ -7,6 +7,7 @@ from .finding import Finding
 from .host import Host
 from .job import Job
 from .notification import Notification
+from .overview import Overview
 from .recipient import Recipient
 from .restore import Restore
 from .schedule import Schedule, ScheduledRun
@@ -22,6 +23,7 @@ __all__ = [
     "Host",
     "Job",
     "Notification",
+    "Overview",
     "Recipient",
     "Restore",
     "Schedule",

@@ -138,6 +138,9 @@ class Backup(models.Model):
             models.Index(fields=["state", "-created_at"], name="backup_by_state"),
             models.Index(fields=["-created_at"], name="backup_by_time"),
             models.Index(fields=["origin_sha256"], condition=~Q(origin_sha256=""), name="backup_by_origin"),
+            models.Index(fields=["database", "state", "-taken_at"], name="backup_by_age_of_data"),
+            # Sums of bytes are answered from the index alone: the rows hold a census each.
+            models.Index(fields=["state", "created_at", "archive_bytes"], name="backup_by_stored_bytes"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(

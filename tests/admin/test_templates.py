@@ -47,6 +47,7 @@ def pages_of(backup: Backup) -> list[str]:
     pages += [f"/admin/backups_app/database/{backup.database_id}/history/", "/admin/backups_app/", "/admin/"]
     return [
         *pages,
+        "/admin/backups_app/overview/",
         f"/admin/backups_app/database/back-up-now/?id={backup.database_id}",
         f"/admin/backups_app/backup/{backup.pk}/verify/",
         f"/admin/backups_app/backup/{backup.pk}/hold/",

@@ -1,0 +1,269 @@
+"""Page by role by method: every page of the app, for everybody. A new page without a line here fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Group, User
+from django.test import Client
+from django.urls import URLPattern, URLResolver, reverse
+from django.utils import timezone
+
+from backups_app.models import AuditEvent, Backup, Database, Job, Notification, Restore, Schedule, ScheduledRun
+from backups_app.services.groups import setup_groups
+from tests.admin.conftest import job_row
+from tests.admin.markup import Page, page_of
+from tests.admin.restores import PASSWORD, ask, somebody, turn
+from tests.conftest import ACTOR
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Who may GET and who may POST: V viewer, O operator, P approver, A auditor, S superuser.
+
+    N is staff without a group. Who may not is refused with 403, or 405 where nobody may POST.
+    """
+
+    get: str = ""
+    post: str = ""
+
+
+ROLES = {
+    "V": "Backup viewer",
+    "O": "Backup operator",
+    "P": "Backup approver",
+    "A": "Backup auditor",
+    "N": "",
+    "S": "superuser",
+}
+ALL = "VOPAS"
+NOBODY = Rule()
+
+
+def stock(model: str, *, view: str = ALL, **others: Rule) -> dict[str, Rule]:
+    """The pages that Django gives every model. A list answers a POST without an action as a GET."""
+    rules = {
+        "changelist": Rule(view, view),
+        "add": NOBODY,
+        "delete": NOBODY,
+        "change": Rule(view),
+        "history": Rule(view, view),
+    }
+    return {f"backups_app_{model}_{page}": rule for page, rule in (rules | others).items()}
+
+
+MATRIX: dict[str, Rule] = {
+    "backups_app_overview_changelist": Rule(ALL),
+    "backups_app_overview_jobs": Rule(ALL),
+    **stock("auditevent", view="AS"),
+    **stock("backup", verify=Rule("OS", "OS"), restore=Rule("OS", "OS")),
+    **stock("database", change=Rule(ALL, "S"), back_up=Rule("OS", "OS")),
+    **stock("job", cancel=Rule("OS", "OS"), progress=Rule(ALL)),
+    **stock("notification", test=Rule("S", "S")),
+    **stock("restore", approve=Rule("PS", "PS"), reject=Rule("PS", "PS"), undo=Rule("OS", "OS")),
+    **stock("schedule", add=Rule("OS", "OS"), change=Rule(ALL, "OS"), delete=Rule("OS", "OS")),
+    **stock("scheduledrun"),
+    **stock("verification"),
+}
+
+WITHOUT_ROW = {"changelist", "add", "jobs", "back_up", "test"}
+READ_BY_POST = {"changelist", "history"}
+"""Stock pages that answer a POST as a GET."""
+
+
+def names(patterns: list[Any]) -> Iterator[str]:
+    """The names of all pages of the app in these patterns."""
+    for each in patterns:
+        if isinstance(each, URLResolver):
+            yield from names(each.url_patterns)
+        elif isinstance(each, URLPattern) and (each.name or "").startswith("backups_app_"):
+            yield str(each.name)
+
+
+def test_every_page_has_a_line_in_the_matrix():
+    found = list(names(admin.site.get_urls()))
+    assert len(found) > 40
+    assert sorted(found) == sorted(MATRIX)
+
+
+@pytest.fixture
+def rows(backup: Backup) -> dict[str, Any]:
+    """One row of each model, in the state in which its deeds make sense."""
+    anna = somebody("anna", "request_restore")
+    restore, job = ask(backup, anna), job_row(backup.database, kind="drill")
+    job.save()
+    schedule = Schedule.objects.create(database=backup.database, kind="verify", cron="15 3 * * *")
+    run = ScheduledRun.objects.create(schedule=schedule, due_at=timezone.now())
+    return {
+        "auditevent": AuditEvent.objects.first(),
+        "backup": backup,
+        "database": backup.database,
+        "job": job,
+        "notification": Notification.objects.create(channel="mail", event="test"),
+        "restore": restore,
+        "schedule": schedule,
+        "scheduledrun": run,
+        "verification": backup.verifications.first(),
+    }
+
+
+def address(name: str, rows: dict[str, Any]) -> str:
+    """Where a page is."""
+    model, _, page = name.removeprefix("backups_app_").partition("_")
+    query = f"?id={rows['database'].pk}" if page == "back_up" else ""
+    args = [] if page in WITHOUT_ROW else [rows[model].pk]
+    return reverse(f"admin:{name}", args=args) + query
+
+
+def somebody_in(role: str) -> Client:
+    """A signed-in member of staff in one group."""
+    user = User.objects.create_user(f"user-{role}", is_staff=True, is_superuser=role == "S", password=PASSWORD)
+    if ROLES[role] and role != "S":
+        user.groups.add(Group.objects.get(name=ROLES[role]))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def refused(rule: str) -> set[int]:
+    return {403} if rule else {403, 405}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_page_is_open_to_exactly_those_who_may(rows: dict[str, Any], role: str):
+    setup_groups(actor=ACTOR)
+    client = somebody_in(role)
+    wrong = []
+    for name, rule in MATRIX.items():
+        where = address(name, rows)
+        for method, allowed in (("get", rule.get), ("post", rule.post)):
+            status = getattr(client, method)(where).status_code
+            expected = {200, 302} if role in allowed else refused(allowed)
+            if status not in expected:
+                wrong.append((name, method, status))
+    assert wrong == []
+
+
+def test_a_visitor_is_sent_to_the_login_from_every_page(rows: dict[str, Any]):
+    visitor = Client()
+    for name in MATRIX:
+        where = address(name, rows)
+        for response in (visitor.get(where), visitor.post(where)):
+            assert response.status_code == 302, name
+            assert response["Location"].startswith("/admin/login/?next="), name
+
+
+@pytest.mark.parametrize("role", [each for each in ROLES if each != "N"])
+def test_no_page_of_a_list_or_row_leads_where_the_person_may_not_go(rows: dict[str, Any], role: str):
+    setup_groups(actor=ACTOR)
+    client = somebody_in(role)
+    pages = [address(name, rows) for name, rule in MATRIX.items() if role in rule.get and not name.endswith("s_jobs")]
+    dead = []
+    for where in pages:
+        response = client.get(where)
+        if response.status_code != 200 or "html" not in response["Content-Type"]:
+            continue
+        for link in page_of(response).links:
+            if link.startswith("/admin/backups_app/") and client.get(link).status_code == 403:
+                dead.append((where, link))
+    assert dead == []
+
+
+# Deeds
+
+FORMS: dict[str, dict[str, Any]] = {
+    "backups_app_backup_verify": {"level": "quick"},
+    "backups_app_backup_restore": {"reason": "the prices were wrong"},
+    "backups_app_database_change": {"required_tables": '["product"]', "freshness_hours": "3"},
+    "backups_app_database_back_up": {"note": "before the sale"},
+    "backups_app_job_cancel": {},
+    "backups_app_notification_test": {},
+    "backups_app_restore_approve": {"password": PASSWORD},
+    "backups_app_restore_reject": {"password": PASSWORD, "reason": "not now"},
+    "backups_app_restore_undo": {"password": PASSWORD},
+    "backups_app_schedule_add": {"kind": "create", "cron": "5 4 * * *", "time_zone": "UTC", "jitter_seconds": "0"},
+    "backups_app_schedule_change": {"cron": "5 4 * * *", "time_zone": "UTC", "jitter_seconds": "0"},
+    "backups_app_schedule_delete": {"post": "yes"},
+}
+"""What a person sends on each page that does something."""
+
+CHANGES_NO_ROW = {"backups_app_notification_test"}
+"""It sends a message to every receiver, and once more when it is sent again: that is what is asked for."""
+
+
+def test_every_page_that_takes_a_form_is_among_the_deeds():
+    taking = {name for name, rule in MATRIX.items() if rule.post and name.rpartition("_")[2] not in READ_BY_POST}
+    assert taking == set(FORMS)
+
+
+def everything() -> list[Any]:
+    """All rows that a deed may change, without the sessions and clocks around them."""
+    models = (AuditEvent, Backup, Database, Job, Notification, Restore, Schedule)
+    found = [sorted(model._default_manager.values_list(), key=repr) for model in models]
+    return [*found, sorted(Job.objects.values_list("pk", "kind", "state", "cancelled_by_name"), key=repr)]
+
+
+def ready(name: str, rows: dict[str, Any]) -> str:
+    """The page, with its row in the state in which the deed is possible."""
+    if name == "backups_app_restore_undo":
+        turn(rows["restore"], "succeeded")
+    return address(name, rows)
+
+
+def filled(page: Page, name: str, rows: dict[str, Any]) -> dict[str, Any]:
+    """The form as a browser sends it: with its hidden fields."""
+    hidden = {
+        each.attributes["name"]: each.attributes.get("value", "")
+        for each in page.all("input")
+        if each.attributes.get("type") == "hidden" and each.attributes.get("name", "csrf")[:4] != "csrf"
+    }
+    database = {"database": str(rows["database"].pk)} if name.endswith(("backup_restore", "schedule_add")) else {}
+    return {**hidden, **database, **FORMS[name]}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_to_open_a_form_changes_nothing(rows: dict[str, Any], name: str):
+    client, where = somebody_in("S"), ready(name, rows)
+    before = everything()
+    assert client.get(where).status_code in (200, 302)
+    assert client.head(where).status_code in (200, 302)
+    assert everything() == before
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_without_its_token_changes_nothing(rows: dict[str, Any], name: str):
+    client, where = somebody_in("S"), ready(name, rows)
+    form = filled(page_of(client.get(where, follow=True)), name, rows)
+    before = everything()
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(User.objects.get(username="user-S"))
+    assert strict.post(where, form).status_code == 403
+    assert everything() == before
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_from_somebody_who_may_not_changes_nothing(rows: dict[str, Any], name: str):
+    setup_groups(actor=ACTOR)
+    where = ready(name, rows)
+    form = filled(page_of(somebody_in("S").get(where, follow=True)), name, rows)
+    before = everything()
+    for role in sorted(set(ROLES) - set(MATRIX[name].post)):
+        assert somebody_in(role).post(where, form).status_code == 403, role
+    assert everything() == before
+
+
+@pytest.mark.parametrize("name", [each for each in FORMS if each not in CHANGES_NO_ROW])
+def test_a_form_that_is_sent_twice_does_it_once(rows: dict[str, Any], name: str):
+    client, where = somebody_in("S"), ready(name, rows)
+    form = filled(page_of(client.get(where)), name, rows)
+    before = everything()
+    client.post(where, form)
+    once = everything()
+    assert once != before, "it did something"
+    client.post(where, form)
+    # A refusal may be recorded; what was asked for is not there twice.
+    assert everything()[1:] == once[1:]
