@@ -53,6 +53,14 @@ DEFAULTS: dict[str, Any] = {
     "WEBHOOK_URLS": None,
     # A dead man's switch: called after each backup, with /fail after each failure. Secret as well.
     "HEARTBEAT_URL": None,
+    # A last drill that passed must not be older, where it is set.
+    "DRILL_DAYS": None,
+    # A backup with so many percent less rows or bytes than the ones before it needs attention.
+    "ANOMALY_PERCENT": 50,
+    # A write-ahead log larger than this needs attention.
+    "WAL_LIMIT_BYTES": 1 << 30,
+    # Who knows it may read /metrics. Secret: better $BACKUPS_METRICS_TOKEN, or a file.
+    "METRICS_TOKEN": None,
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }
@@ -148,6 +156,15 @@ def heartbeat_url() -> str:
     return str(given_or_secret("HEARTBEAT_URL")).strip()
 
 
+def metrics_token() -> str:
+    """What a monitor must show to read the metrics, or "".
+
+    Raises:
+        ImproperlyConfigured: the file that holds it cannot be read.
+    """
+    return str(given_or_secret("METRICS_TOKEN")).strip()
+
+
 def given_or_secret(name: str) -> Any:
     """The setting; else ``$BACKUPS_<name>``; else the content of the file in ``$BACKUPS_<name>_FILE``; else "".
 
@@ -163,6 +180,11 @@ def given_or_secret(name: str) -> Any:
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise ImproperlyConfigured(f"The file named by BACKUPS_{name}_FILE cannot be read: {why}.") from exc
+
+
+def is_token(value: object) -> bool:
+    """Whether this can stand in a header, and is long enough not to be guessed."""
+    return isinstance(value, str) and len(value) >= 16 and all("!" <= each <= "~" for each in value)
 
 
 def is_web_address(value: object) -> bool:

@@ -9,8 +9,8 @@ from .core.manifest import utc_text
 from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
+from .services.health import Health
 from .services.notifications.trial import Trial
-from .services.status import Health
 
 Document = dict[str, Any]
 
@@ -198,11 +198,31 @@ def health_document(health: Health) -> Document:
                 "age_seconds": None if (age := each.age(now=health.checked_at)) is None else int(age.total_seconds()),
                 "limit_seconds": int(each.limit.total_seconds()),
                 "last_attempt": each.last_attempt.state if each.last_attempt else None,
+                "last_drill_at": _time(each.last_drill_at),
+                "bytes": each.size_bytes,
+                "wal_bytes": each.wal_bytes,
             }
             for each in health.databases
         ],
+        "disks": [
+            {
+                "folder": str(each.folder),
+                "holds": list(each.places),
+                "ok": not each.is_nearly_full,
+                "free_bytes": each.free_bytes,
+                "total_bytes": each.total_bytes,
+                "next_backup_bytes": each.backup_bytes,
+                "next_restore_bytes": each.restore_bytes,
+            }
+            for each in health.disks
+        ],
         "problems": [
-            {"code": each.code, "database": each.database or None, "message": each.message, "hint": each.hint}
+            {
+                "code": each.code,
+                "database": each.database or None,
+                "message": each.message,
+                "hint": each.hint,
+            }
             for each in health.problems
         ],
         "notices": health.notices,

@@ -3,6 +3,7 @@
 from .audit import AuditEvent
 from .backup import Backup, Copy
 from .database import Database
+from .health import HealthProblem
 from .host import Host
 from .job import Job
 from .notification import Notification
@@ -15,6 +16,7 @@ __all__ = [
     "Backup",
     "Copy",
     "Database",
+    "HealthProblem",
     "Host",
     "Job",
     "Notification",

@@ -101,6 +101,7 @@ class Backup(models.Model):
             models.Index(fields=["database", "-created_at"], name="backup_by_database"),
             models.Index(fields=["state", "-created_at"], name="backup_by_state"),
             models.Index(fields=["-created_at"], name="backup_by_time"),
+            models.Index(fields=["database", "state", "-taken_at"], name="backup_by_proof"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
@@ -162,6 +163,7 @@ class Copy(models.Model):
         verbose_name_plural = _("copies")
         ordering = ["destination"]
         default_permissions = ("view",)
+        indexes: ClassVar = [models.Index(fields=["state"], name="copy_by_state")]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["backup", "destination"], name="copy_is_one_per_destination"),
             models.UniqueConstraint(fields=["destination", "name"], name="copy_name_is_never_reused"),

@@ -49,7 +49,10 @@ class Verification(models.Model):
         verbose_name_plural = _("verifications")
         ordering = ["-finished_at", "-id"]
         default_permissions = ("view",)
-        indexes: ClassVar = [models.Index(fields=["backup", "-finished_at"], name="verification_by_backup")]
+        indexes: ClassVar = [
+            models.Index(fields=["backup", "-finished_at"], name="verification_by_backup"),
+            models.Index(fields=["level", "-finished_at"], name="verification_by_level"),
+        ]
         constraints: ClassVar = [
             models.CheckConstraint(
                 condition=Q(verdict__in=["passed", "failed", "unreachable", "key_missing"]),

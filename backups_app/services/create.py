@@ -28,6 +28,7 @@ from . import audit
 from .audit import Actor
 from .databases import live_path, required_tables
 from .heal import heal_interrupted
+from .health.anomalies import remarks_on
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .names import archive_name, manifest_name
@@ -251,7 +252,7 @@ def _record_outcome(
     backup.sha256, backup.archive_sha256 = archive.sha256, archive.archive_sha256
     backup.content_sha256, backup.manifest_sha256 = archive.content_sha256, manifest_sha256
     backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
-    backup.remarks = list(snapshot.notes)
+    backup.remarks = [*snapshot.notes, *remarks_on(backup)]
     backup.pinned_seconds = snapshot.pinned_seconds
     copy.stored_at = copy.checked_at = now
     if reason:

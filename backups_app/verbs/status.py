@@ -7,9 +7,9 @@ from typing import Any
 
 from ..documents import health_document
 from ..services.databases import sync_databases
+from ..services.health import check_health
 from ..services.jobs.reap import reap_jobs
-from ..services.status import check_health
-from .output import Output, human_age
+from .output import Output, human_age, human_size
 
 HELP = "say whether everything under care is safe; exit 8 when something needs attention"
 
@@ -26,15 +26,30 @@ def run(options: dict[str, Any], output: Output) -> int:
     reap_jobs()
     health = check_health()
     output.table(
-        ("database", "last verified#", "limit#", "state"),
+        ("database", "last verified#", "limit#", "last drill#", "log#", "state"),
         [
             (
                 each.database.name,
                 "never" if (age := each.age(now=health.checked_at)) is None else f"{human_age(age)} ago",
                 human_age(each.limit),
+                "never" if each.last_drill_at is None else f"{human_age(health.checked_at - each.last_drill_at)} ago",
+                human_size(each.wal_bytes),
                 "needs attention" if each.problems else "safe",
             )
             for each in health.databases
+        ],
+    )
+    output.table(
+        ("disk of", "free#", "next backup#", "next restore#", "state"),
+        [
+            (
+                str(each.folder),
+                human_size(each.free_bytes),
+                human_size(each.backup_bytes),
+                human_size(each.restore_bytes),
+                "nearly full" if each.is_nearly_full else "enough",
+            )
+            for each in health.disks
         ],
     )
     if health.is_ok:
