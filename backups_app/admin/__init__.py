@@ -3,6 +3,7 @@
 from .audit import AuditEventAdmin
 from .backup import BackupAdmin
 from .database import DatabaseAdmin
+from .health import HealthProblemAdmin
 from .job import JobAdmin
 from .notification import NotificationAdmin
 from .restore import RestoreAdmin
@@ -13,6 +14,7 @@ __all__ = [
     "AuditEventAdmin",
     "BackupAdmin",
     "DatabaseAdmin",
+    "HealthProblemAdmin",
     "JobAdmin",
     "NotificationAdmin",
     "RestoreAdmin",
