@@ -7,7 +7,17 @@ from django.apps import apps
 from django.contrib.auth.management import create_permissions
 from django.contrib.auth.models import Permission
 
-from backups_app.models import AuditEvent, Backup, Copy, Database, Host, Notification, ScheduledRun, Verification
+from backups_app.models import (
+    AuditEvent,
+    Backup,
+    Copy,
+    Database,
+    HealthProblem,
+    Host,
+    Notification,
+    ScheduledRun,
+    Verification,
+)
 
 
 def permissions(model: type) -> set[str]:
@@ -15,7 +25,7 @@ def permissions(model: type) -> set[str]:
     return {*meta.default_permissions, *(name for name, _ in meta.permissions)}
 
 
-@pytest.mark.parametrize("model", [AuditEvent, Verification, Copy, Notification, ScheduledRun, Host])
+@pytest.mark.parametrize("model", [AuditEvent, Verification, Copy, Notification, ScheduledRun, Host, HealthProblem])
 def test_evidence_can_only_be_viewed(model: type):
     assert permissions(model) == {"view"}
 
