@@ -53,9 +53,9 @@ def look_at_disks(databases: Sequence[DatabaseHealth]) -> list[FileSystem]:
 
 
 def _needs(each: DatabaseHealth) -> list[_Need]:
-    live = (each.size_bytes or 0) + each.wal_bytes
     last = each.last_verified
-    content = max(live, (last.size_bytes if last else None) or 0)
+    # Not the -wal: a large one mostly holds the same pages over and over.
+    content = max(each.size_bytes or 0, (last.size_bytes if last else None) or 0)
     archive = (last.archive_bytes if last else None) or content
     name = each.database.name
     return [
