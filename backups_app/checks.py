@@ -178,12 +178,15 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "AGE_PROOF_MONTHS": (lambda value: _is_number(value) and 0 < value <= 120, "a number of months, at most 120"),
     "TRIAGE_ROOTS": (_is_list_of_paths, "a list of folders"),
     "TRIAGE_KEY_FILES": (_is_list_of_paths, "a list of files or folders"),
+    "ANOMALY_PERCENT": (lambda value: _is_number(value) and 0 < value <= 100, "a percentage above 0, at most 100"),
+    "WAL_LIMIT_BYTES": (lambda value: isinstance(value, int) and value > 0, "a number of bytes above 0"),
+    "METRICS_TOKEN": (lambda value: value in (None, "") or conf.is_token(value), "at least 16 visible characters"),
     "ZSTD_LEVEL": (lambda value: isinstance(value, int) and 1 <= value <= 19, "a whole number from 1 to 19"),
     "ZSTD_WORKERS": (lambda value: isinstance(value, int) and 0 <= value <= 16, "a whole number from 0 to 16"),
 }
 
 # Their values hold tokens, or a secret key in the wrong place, which belong in no message.
-_SECRET_NAMES = ("WEBHOOK_URLS", "HEARTBEAT_URL", "AGE_RECIPIENTS", "AGE_PASSPHRASE")
+_SECRET_NAMES = ("WEBHOOK_URLS", "HEARTBEAT_URL", "AGE_RECIPIENTS", "AGE_PASSPHRASE", "METRICS_TOKEN")
 
 
 @register(TAG)
@@ -252,18 +255,28 @@ def check_secrets(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> li
     """What the environment holds in place of a setting can be read and used."""
     given = getattr(settings, "BACKUPS", {})
     found: list[CheckMessage] = []
-    for name, read in (("WEBHOOK_URLS", conf.webhook_urls), ("HEARTBEAT_URL", lambda: [conf.heartbeat_url() or None])):
+    for name, (is_usable, expected) in _SECRETS.items():
         if not isinstance(given, dict) or given.get(name):
             continue  # a setting is judged by check_settings
         try:
-            is_usable = all(each is None or conf.is_web_address(each) for each in read())
-            fault = "" if is_usable else f"BACKUPS_{name} in the environment cannot be used."
+            fault = "" if is_usable() else f"BACKUPS_{name} in the environment cannot be used."
         except ImproperlyConfigured as exc:
             fault = str(exc)
         if fault:
-            hint = f"Give http or https addresses in BACKUPS_{name}, or a file with them in BACKUPS_{name}_FILE."
+            hint = f"Give {expected} in BACKUPS_{name}, or a file with it in BACKUPS_{name}_FILE."
             found.append(Error(fault, hint=hint, id="backups.E020"))
     return found
+
+
+# Secret → is what the environment holds usable, or nothing; and what it should be.
+_SECRETS: dict[str, tuple[Callable[[], bool], str]] = {
+    "WEBHOOK_URLS": (lambda: all(map(conf.is_web_address, conf.webhook_urls())), "http or https addresses"),
+    "HEARTBEAT_URL": (lambda: not (url := conf.heartbeat_url()) or conf.is_web_address(url), "a web address"),
+    "METRICS_TOKEN": (
+        lambda: not (token := conf.metrics_token()) or conf.is_token(token),
+        "at least 16 visible characters",
+    ),
+}
 
 
 @register(TAG)

@@ -81,6 +81,12 @@ DEFAULTS: dict[str, Any] = {
     "TRIAGE_ROOTS": [],
     # Keys that triage tries: age identity files, 32-byte keys of the old system, folders with its keys.
     "TRIAGE_KEY_FILES": [],
+    # A backup with so many percent less rows or bytes than the ones before it needs attention.
+    "ANOMALY_PERCENT": 50,
+    # A write-ahead log larger than this needs attention.
+    "WAL_LIMIT_BYTES": 1 << 30,
+    # Who knows it may read /metrics. Secret: better $BACKUPS_METRICS_TOKEN, or a file.
+    "METRICS_TOKEN": None,
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }
@@ -186,6 +192,15 @@ def heartbeat_url() -> str:
     return str(given_or_secret("HEARTBEAT_URL")).strip()
 
 
+def metrics_token() -> str:
+    """What a monitor must show to read the metrics, or "".
+
+    Raises:
+        ImproperlyConfigured: the file that holds it cannot be read.
+    """
+    return str(given_or_secret("METRICS_TOKEN")).strip()
+
+
 def given_or_secret(name: str) -> Any:
     """The setting; else ``$BACKUPS_<name>``; else the content of the file in ``$BACKUPS_<name>_FILE``; else "".
 
@@ -201,6 +216,11 @@ def given_or_secret(name: str) -> Any:
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise ImproperlyConfigured(f"The file named by BACKUPS_{name}_FILE cannot be read: {why}.") from exc
+
+
+def is_token(value: object) -> bool:
+    """Whether this can stand in a header, and is long enough not to be guessed."""
+    return isinstance(value, str) and len(value) >= 16 and all("!" <= each <= "~" for each in value)
 
 
 def is_web_address(value: object) -> bool:

@@ -12,13 +12,13 @@ from .models import Backup, Database, Job, Restore, ScheduledRun, Verification
 from .services.databases import Skipped
 from .services.extract import Extraction
 from .services.groups import SetUp
+from .services.health import Health
 from .services.keys.keygen import NewKey
 from .services.keys.proof import Challenge
 from .services.keys.report import KeyReport
 from .services.notifications.trial import Trial
 from .services.prune import Judged as Pruning
 from .services.rescan import Rescan
-from .services.status import Health
 
 Document = dict[str, Any]
 
@@ -329,11 +329,30 @@ def health_document(health: Health) -> Document:
                 "last_drill_at": _time(each.last_drill.finished_at if each.last_drill else None),
                 "last_drill_verdict": each.last_drill.verdict if each.last_drill else None,
                 "recovery_seconds": each.last_drill.recovery_seconds if each.last_drill else None,
+                "bytes": each.size_bytes,
+                "wal_bytes": each.wal_bytes,
             }
             for each in health.databases
         ],
+        "disks": [
+            {
+                "folder": str(each.folder),
+                "holds": list(each.places),
+                "ok": not each.is_nearly_full,
+                "free_bytes": each.free_bytes,
+                "total_bytes": each.total_bytes,
+                "next_backup_bytes": each.backup_bytes,
+                "next_restore_bytes": each.restore_bytes,
+            }
+            for each in health.disks
+        ],
         "problems": [
-            {"code": each.code, "database": each.database or None, "message": each.message, "hint": each.hint}
+            {
+                "code": each.code,
+                "database": each.database or None,
+                "message": each.message,
+                "hint": each.hint,
+            }
             for each in health.problems
         ],
         "warnings": [{"code": each.code, "message": each.message, "hint": each.hint} for each in health.warnings],

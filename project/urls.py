@@ -1,8 +1,8 @@
-"""Addresses of the console: the admin, and the way there."""
+"""Addresses of the console: the admin, the way there, and what monitors ask."""
 
 from django.apps import apps
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 from django.views.generic import RedirectView
 
 # The queue's own admin can schedule any Python function and unpickles task rows when a list is
@@ -13,5 +13,6 @@ for model in apps.get_app_config("django_q").get_models():
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", include("backups_app.urls")),
     path("admin/", admin.site.urls),
 ]

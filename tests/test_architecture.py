@@ -55,7 +55,13 @@ def offences(paths: list[Path], *forbidden: str) -> list[str]:
     ]
 
 
-UPPER = ("backups_app.admin", "backups_app.verbs", "backups_app.management", "backups_app.demo")
+UPPER = (
+    "backups_app.admin",
+    "backups_app.verbs",
+    "backups_app.management",
+    "backups_app.monitoring",
+    "backups_app.demo",
+)
 
 
 def test_the_walk_sees_relative_and_nested_imports():
@@ -127,10 +133,16 @@ def test_nothing_imports_the_admin():
 def test_the_screens_and_the_command_do_not_know_each_other():
     assert offences(modules("admin"), "backups_app.verbs", "backups_app.management") == []
     assert offences(modules("verbs", "management"), "backups_app.admin", "django.contrib.admin") == []
+    assert offences(modules("monitoring"), "backups_app.admin", "backups_app.verbs", "django.contrib.admin") == []
+
+
+def test_only_one_module_needs_the_library_of_metrics():
+    paths = [path for path in APP.rglob("*.py") if path.name != "prometheus.py"]
+    assert offences(paths, "prometheus_client") == []
 
 
 # The demo starts a server and a writer process; its file work lies in backups_app/demo.
-EDGES = [path for path in modules("verbs", "admin", "management") if path.name != "demo.py"]
+EDGES = [path for path in modules("verbs", "admin", "management", "monitoring") if path.name != "demo.py"]
 
 
 @pytest.mark.parametrize("path", EDGES, ids=module_name)

@@ -156,6 +156,11 @@ def test_settings_that_are_no_dict_are_an_error(settings: Settings, given: objec
         ("WEBHOOK_URLS", "http://x.example"),
         ("WEBHOOK_URLS", ["x.example"]),
         ("HEARTBEAT_URL", ["http://x.example"]),
+        ("ANOMALY_PERCENT", 0),
+        ("ANOMALY_PERCENT", 101),
+        ("WAL_LIMIT_BYTES", 0),
+        ("METRICS_TOKEN", "short"),
+        ("METRICS_TOKEN", "with a blank in between"),
         ("HEARTBEAT_URL", "ftp://x.example"),
     ],
 )
@@ -196,6 +201,8 @@ def test_a_value_that_cannot_be_used_is_an_error(settings: Settings, name: str, 
         ("WEBHOOK_URLS", ("https://x.example/a?b=c",)),
         ("HEARTBEAT_URL", "http://x.example"),
         ("HEARTBEAT_URL", ""),
+        ("ANOMALY_PERCENT", 12.5),
+        ("METRICS_TOKEN", "0123456789abcdef"),
     ],
 )
 def test_a_usable_value_is_accepted(settings: Settings, name: str, value: object):
@@ -203,7 +210,9 @@ def test_a_usable_value_is_accepted(settings: Settings, name: str, value: object
     assert ids() == set()
 
 
-@pytest.mark.parametrize(("name", "value"), [("WEBHOOK_URLS", ["x/t0ken"]), ("HEARTBEAT_URL", "x/t0ken")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("WEBHOOK_URLS", ["x/t0ken"]), ("HEARTBEAT_URL", "x/t0ken"), ("METRICS_TOKEN", "t0ken")]
+)
 def test_a_secret_that_cannot_be_used_is_not_shown(settings: Settings, name: str, value: object):
     settings.BACKUPS = {**settings.BACKUPS, name: value}
     assert found()["backups.E005"].msg == f"BACKUPS[{name!r}] cannot be used."
@@ -222,6 +231,13 @@ def test_secrets_of_the_environment_are_judged_and_not_shown(
     monkeypatch.delenv(f"BACKUPS_{name}")
     settings.BACKUPS = {**settings.BACKUPS, name: "http://x.example" if name == "HEARTBEAT_URL" else ["http://x"]}
     assert ids() == set(), "what is not used is not judged"
+
+
+def test_the_token_of_the_metrics_in_the_environment_is_judged_and_not_shown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BACKUPS_METRICS_TOKEN", "t0ken")
+    assert found()["backups.E020"].msg == "BACKUPS_METRICS_TOKEN in the environment cannot be used."
+    monkeypatch.setenv("BACKUPS_METRICS_TOKEN", "0123456789abcdef")
+    assert ids() == set()
 
 
 def test_every_setting_has_a_rule_and_every_default_is_usable(settings: Settings):

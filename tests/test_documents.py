@@ -19,7 +19,7 @@ from backups_app.documents import (
 from backups_app.models import Backup, Database
 from backups_app.services.databases import Skipped
 from backups_app.services.extract import extract_backup
-from backups_app.services.status import check_health
+from backups_app.services.health import check_health
 from tests.conftest import ACTOR
 
 BACKUP_CONTRACT = {

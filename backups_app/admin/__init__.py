@@ -3,6 +3,7 @@
 from .audit import AuditEventAdmin
 from .backup import BackupAdmin
 from .database import DatabaseAdmin
+from .health import HealthProblemAdmin
 from .job import JobAdmin
 from .notification import NotificationAdmin
 from .overview import OverviewAdmin
@@ -16,6 +17,7 @@ __all__ = [
     "AuditEventAdmin",
     "BackupAdmin",
     "DatabaseAdmin",
+    "HealthProblemAdmin",
     "JobAdmin",
     "NotificationAdmin",
     "OverviewAdmin",

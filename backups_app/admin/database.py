@@ -29,8 +29,8 @@ from ..models import Backup, Database, Job
 from ..services import overview
 from ..services.audit import Actor
 from ..services.databases import change_policy, sync_databases
+from ..services.health import freshness_limit
 from ..services.jobs import ask_create, ask_prune
-from ..services.status import freshness_limit
 from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to
 from .base import CatalogAdmin, without_jobs

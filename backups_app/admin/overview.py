@@ -25,8 +25,8 @@ from django.views.decorators.http import require_safe
 from ..models import Job, Overview
 from ..services import overview as service
 from ..services.databases import sync_databases
+from ..services.health import DatabaseHealth, Problem
 from ..services.overview import Line
-from ..services.status import DatabaseHealth, Problem
 from . import display
 from .base import EvidenceAdmin
 from .chart import strip, trend

@@ -4,6 +4,7 @@ from .audit import AuditEvent
 from .backup import Backup, Copy
 from .database import Database
 from .finding import Finding
+from .health import HealthProblem
 from .host import Host
 from .job import Job
 from .notification import Notification
@@ -20,6 +21,7 @@ __all__ = [
     "Copy",
     "Database",
     "Finding",
+    "HealthProblem",
     "Host",
     "Job",
     "Notification",

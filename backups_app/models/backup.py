@@ -225,6 +225,7 @@ class Copy(models.Model):
         verbose_name_plural = _("copies")
         ordering = ["destination"]
         default_permissions = ("view",)
+        indexes: ClassVar = [models.Index(fields=["state"], name="copy_by_state")]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["backup", "destination"], name="copy_is_one_per_destination"),
             models.UniqueConstraint(fields=["destination", "name"], name="copy_name_is_never_reused"),

@@ -103,6 +103,7 @@ class Job(models.Model):
             models.Index(fields=["state", "-created_at"], name="job_by_state"),
             models.Index(fields=["database", "-created_at"], name="job_by_database"),
             models.Index(fields=["-created_at"], name="job_by_time"),
+            models.Index(fields=["database", "kind", "-finished_at"], name="job_by_kind"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 
 from django.core.management import call_command
@@ -12,6 +13,8 @@ from .. import conf
 from ..core.errors import BackupError, BusyError, primary_code
 from ..core.files import create_private_folder, file_lock
 from ..models import Database
+
+logger = logging.getLogger(__name__)
 
 _APPS = ("backups_app", "django_q")
 _ready_files: set[str] = set()
@@ -62,6 +65,18 @@ def is_ready() -> bool:
         except DatabaseError:
             return False
     return str(connections[conf.CATALOG_ALIAS].settings_dict["NAME"]) in _ready_files
+
+
+def is_answering() -> bool:
+    """Whether the catalogue fits the code and can be read right now; never raises. Why not is logged."""
+    try:
+        if is_ready():
+            Database.objects.exists()
+            return True
+        logger.error("The catalogue is missing, or does not fit the code.")
+    except Error as exc:
+        logger.error("The catalogue cannot be read: %s", exc)  # noqa: TRY400 - no traceback
+    return False
 
 
 def _is_missing() -> bool:

@@ -16,6 +16,7 @@ from ..core.errors import BackupError
 from ..jobs.supervisor import Beat
 from ..models import ScheduledRun
 from .catalog import catalog_error
+from .health.watch import watch
 from .jobs.attend import look_at_workers, wake_waiting
 from .jobs.reap import reap_jobs
 from .notifications import send_due
@@ -89,6 +90,10 @@ def _expire_requests(_ticked: Ticked, _now: datetime) -> None:
     expire_restores()
 
 
+def _watch_health(_ticked: Ticked, now: datetime) -> None:
+    watch(now=now)
+
+
 def _send_notifications(_ticked: Ticked, now: datetime) -> None:
     send_due(now=now)
 
@@ -98,19 +103,23 @@ DUTIES: tuple[tuple[str, Duty], ...] = (
     ("Firing schedules", _fire_schedules),
     ("Waking workers", _wake_waiting),
     ("Closing requests that expired", _expire_requests),
+    ("Watching the health", _watch_health),
     ("Sending notifications", _send_notifications),
 )
+_PATIENT = 2
+"""The last so many may have to wait: for a disk that does not answer, for receivers."""
 
 
 class Clock:
     """The supervisor's time: settles and wakes at each beat, and ticks every 20 seconds.
 
-    A beat never waits for the receivers of notifications: a thread of its own sends them.
+    A beat never waits for disks or for the receivers of notifications: threads of their own watch
+    the health and send.
     """
 
     def __init__(self) -> None:
         self._ticked_at: float | None = None
-        self._sender: threading.Thread | None = None
+        self._threads: dict[str, threading.Thread] = {}
 
     def beat(self, now: datetime, /) -> Beat:
         """Do what is due, and tell how the workers of this host fare.
@@ -121,22 +130,24 @@ class Clock:
         is_time = self._ticked_at is None or time.monotonic() - self._ticked_at >= _TICK_SECONDS
         if is_time:
             self._ticked_at = time.monotonic()
-        quick = DUTIES[:-1] if is_time else (DUTIES[0], DUTIES[2])
+        quick = DUTIES[:-_PATIENT] if is_time else (DUTIES[0], DUTIES[2])
         _do(quick, now=now)
         if is_time:
-            self._send(now)
+            for each in DUTIES[-_PATIENT:]:
+                self._start(each, now)
         found = look_at_workers(now=now)
         return Beat(is_stalled=found.is_stalled, reason=found.reason, busy_generations=found.busy_generations)
 
-    def _send(self, now: datetime) -> None:
-        if self._sender is not None and self._sender.is_alive():
-            return  # a receiver hangs; its time-out ends it
+    def _start(self, duty: tuple[str, Duty], now: datetime) -> None:
+        name = duty[0]
+        if name in self._threads and self._threads[name].is_alive():
+            return  # a disk or a receiver hangs
 
-        def send() -> None:
+        def work() -> None:
             try:
-                send_due(now=now)
+                _do((duty,), now=now)
             finally:
                 connections.close_all()
 
-        self._sender = threading.Thread(target=send, name="notifications", daemon=True)
-        self._sender.start()
+        self._threads[name] = threading.Thread(target=work, name=name, daemon=True)
+        self._threads[name].start()

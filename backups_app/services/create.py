@@ -31,6 +31,7 @@ from .audit import Actor
 from .chain import Sealed, advance_head, seal_manifest
 from .databases import live_path, required_tables
 from .heal import heal_interrupted
+from .health.anomalies import remarks_on
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .keys.registry import note_use, sync_recipients
@@ -352,7 +353,7 @@ def _record_outcome(
     backup.content_sha256, backup.manifest_sha256 = archive.content_sha256, sealed.digest
     backup.sequence, backup.signing_key_id = sealed.manifest.sequence, sealed.key_id
     backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
-    backup.remarks = [*snapshot.notes, *([remark] if remark else [])]
+    backup.remarks = [*snapshot.notes, *remarks_on(backup), *([remark] if remark else [])]
     backup.is_encrypted, backup.key_ids = bool(archive.recipients), list(archive.recipients)
     backup.pinned_seconds = snapshot.pinned_seconds
     copy.stored_at = copy.checked_at = now

@@ -20,7 +20,7 @@ from ..core.errors import InputError
 from ..jobs.cron import find_zone, next_times, parse
 from ..models import Backup, Database, Job, Schedule, Verification
 from ..models.backup import Verdict
-from .status import DatabaseHealth, Health, check_health, freshness_limit
+from .health import DatabaseHealth, Health, check_health, freshness_limit
 
 DAYS = 60
 """How far back the days of a database are told."""

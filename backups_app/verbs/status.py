@@ -7,9 +7,9 @@ from typing import Any
 
 from ..documents import health_document
 from ..services.databases import sync_databases
+from ..services.health import DatabaseHealth, check_health
 from ..services.jobs.reap import reap_jobs
-from ..services.status import DatabaseHealth, check_health
-from .output import Output, human_age
+from .output import Output, human_age, human_size
 
 HELP = "say whether everything under care is safe; exit 8 when something needs attention"
 
@@ -26,7 +26,7 @@ def run(options: dict[str, Any], output: Output) -> int:
     reap_jobs()
     health = check_health()
     output.table(
-        ("database", "last verified#", "limit#", "last drill#", "recovery#", "state"),
+        ("database", "last verified#", "limit#", "last drill#", "recovery#", "log#", "state"),
         [
             (
                 each.database.name,
@@ -34,9 +34,23 @@ def run(options: dict[str, Any], output: Output) -> int:
                 human_age(each.limit),
                 "–" if each.last_drill is None else f"{human_age(health.checked_at - each.last_drill.finished_at)} ago",
                 _recovery(each),
+                human_size(each.wal_bytes),
                 "needs attention" if each.problems else "safe",
             )
             for each in health.databases
+        ],
+    )
+    output.table(
+        ("disk of", "free#", "next backup#", "next restore#", "state"),
+        [
+            (
+                str(each.folder),
+                human_size(each.free_bytes),
+                human_size(each.backup_bytes),
+                human_size(each.restore_bytes),
+                "nearly full" if each.is_nearly_full else "enough",
+            )
+            for each in health.disks
         ],
     )
     if health.is_ok:

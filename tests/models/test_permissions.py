@@ -12,6 +12,7 @@ from backups_app.models import (
     Backup,
     Copy,
     Database,
+    HealthProblem,
     Host,
     Notification,
     Recipient,
@@ -25,7 +26,7 @@ def permissions(model: type) -> set[str]:
     return {*meta.default_permissions, *(name for name, _ in meta.permissions)}
 
 
-@pytest.mark.parametrize("model", [AuditEvent, Verification, Copy, Notification, ScheduledRun, Host])
+@pytest.mark.parametrize("model", [AuditEvent, Verification, Copy, Notification, ScheduledRun, Host, HealthProblem])
 def test_evidence_can_only_be_viewed(model: type):
     assert permissions(model) == {"view"}
 

@@ -15,9 +15,9 @@ from backups_app.core.chain import Head, read_head, write_head
 from backups_app.core.manifest import Manifest
 from backups_app.models import AuditEvent, Backup, Database
 from backups_app.services.chain import adopt_head, head_of, note_pruned
+from backups_app.services.health import check_health
 from backups_app.services.names import stored_names
 from backups_app.services.rescan import rescan
-from backups_app.services.status import check_health
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
 from tests.console import Console, environment

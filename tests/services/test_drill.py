@@ -16,9 +16,9 @@ from pytest_django.fixtures import Settings
 from backups_app.documents import health_document, verification_document
 from backups_app.models import Backup, Database, Job, Verification
 from backups_app.services.drill import site_checks_for
+from backups_app.services.health import check_health
 from backups_app.services.jobs import ask_drill
 from backups_app.services.jobs.run import run_job
-from backups_app.services.status import check_health
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
 from tests.support import connected, names_in
@@ -218,10 +218,10 @@ def test_the_last_drill_and_its_time_are_in_the_health(backup: Backup):
 def test_a_drill_that_is_too_old_needs_attention_when_drills_are_asked_for(backup: Backup, settings: Settings):
     assert codes() == []
     settings.BACKUPS = {**settings.BACKUPS, "DRILL_DAYS": 7, "FRESHNESS_HOURS": 9999}
-    assert codes() == ["drill_too_old"]
+    assert codes() == ["drill_overdue"]
     drill(backup)
     assert codes() == []
-    assert codes(now=timezone.now() + timedelta(days=8)) == ["drill_too_old"]
+    assert codes(now=timezone.now() + timedelta(days=8)) == ["drill_overdue"]
 
 
 def test_a_drill_that_failed_needs_attention_until_one_passes(backup: Backup, ask: Callable[..., None]):

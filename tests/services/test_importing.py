@@ -21,8 +21,8 @@ from backups_app.core.triage import Judged
 from backups_app.models import AuditEvent, Backup, Database, Job
 from backups_app.services.databases import change_policy
 from backups_app.services.extract import extract_backup
+from backups_app.services.health import check_health
 from backups_app.services.importing import Import, database_name, import_archive
-from backups_app.services.status import check_health
 from backups_app.services.triage import judge_files, plan_of, triage_options
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR

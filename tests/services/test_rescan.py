@@ -24,10 +24,10 @@ from backups_app.services import databases
 from backups_app.services.chain import head_of, note_pruned
 from backups_app.services.databases import add_database
 from backups_app.services.extract import extract_backup
+from backups_app.services.health import check_health
 from backups_app.services.names import archive_name, stored_names
 from backups_app.services.prune import give_up
 from backups_app.services.rescan import Rescan, rescan
-from backups_app.services.status import check_health
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
 from tests.support import build_shop, bytes_in, connected, content_of

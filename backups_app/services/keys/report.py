@@ -80,7 +80,8 @@ def report_keys(*, now: datetime, keyring: Keyring | None = None) -> KeysReport:
         keys=sorted(keys, key=lambda each: not each.is_configured),
         encrypted_archives=len(encrypted),
         plain_archives=len(stored) - len(encrypted),
-        lost=[each for each in encrypted if not openable & set(each.key_ids)],
+        # Whose keys are not known, as after a rescan, nobody can call lost.
+        lost=[each for each in encrypted if each.key_ids and not openable & set(each.key_ids)],
     )
 
 

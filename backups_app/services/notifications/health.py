@@ -23,6 +23,8 @@ class Undelivered:
 
     message: str
     hint: str
+    about: str = ""
+    """What stays the same while the message counts on: the receiver, or what is wrong with all."""
 
 
 def undelivered(*, now: datetime) -> list[Undelivered]:
@@ -33,7 +35,7 @@ def undelivered(*, now: datetime) -> list[Undelivered]:
     try:
         names = {(each.channel, each.place): each.name for each in all_receivers()}
     except ImproperlyConfigured as exc:
-        return [Undelivered(message=str(exc), hint="Until then nobody is told.")]
+        return [Undelivered(message=str(exc), hint="Until then nobody is told.", about="settings")]
     return [*_given_up(names), *_waiting(now)]
 
 
@@ -46,7 +48,9 @@ def _given_up(names: dict[tuple[str, int], str]) -> list[Undelivered]:
         .filter(given_up__isnull=False)
     )
     return [
-        Undelivered(message=f"Notifications for {names[key]} do not arrive; some were given up.", hint=_SEE)
+        Undelivered(
+            message=f"Notifications for {names[key]} do not arrive; some were given up.", hint=_SEE, about=names[key]
+        )
         for each in facts
         if (key := (each["channel"], each["receiver"])) in names
         and (each["sent"] is None or each["sent"] < each["given_up"])
@@ -61,4 +65,4 @@ def _waiting(now: datetime) -> list[Undelivered]:
     hours = (now - facts["oldest"]).total_seconds() / 3600
     hint = _SEE if facts["tries"] else "Nothing sends them: is `manage.py backup serve`, or the tick, running?"
     count = f"{facts['count']} notifications wait" if facts["count"] > 1 else "1 notification waits"
-    return [Undelivered(message=f"{count} to be sent, the oldest for {hours:.1f} h.", hint=hint)]
+    return [Undelivered(message=f"{count} to be sent, the oldest for {hours:.1f} h.", hint=hint, about="outbox")]

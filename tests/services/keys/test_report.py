@@ -12,12 +12,12 @@ from django.utils import timezone
 from backups_app.core.age import read_identities
 from backups_app.encryption import Keyring
 from backups_app.models import Backup, Database, Recipient
+from backups_app.services.health import check_health
 from backups_app.services.keys.health import check_keys
 from backups_app.services.keys.keygen import generate_key
 from backups_app.services.keys.kit import recovery_kit
 from backups_app.services.keys.proof import answer_challenge, find_recipient, make_challenge
 from backups_app.services.keys.report import report_keys
-from backups_app.services.status import check_health
 from tests.conftest import ACTOR
 from tests.keys import Key, age_decrypt
 

@@ -13,10 +13,10 @@ from pytest_django.fixtures import Settings
 from backups_app.core.sqlite import has_wal_reset_bug
 from backups_app.models import Backup, Database, Host, Job, Notification, Schedule
 from backups_app.services.databases import add_database
+from backups_app.services.health import Health, check_health, freshness_limit
 from backups_app.services.jobs import ask_create, cancel_job
 from backups_app.services.notifications import notify
 from backups_app.services.schedules import fire_due, save_schedule
-from backups_app.services.status import Health, check_health, freshness_limit
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
 from tests.support import build_shop

@@ -1,0 +1,165 @@
+"""Health: is everything safe, what is wrong and what to do, and since when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Model
+from django.http import HttpRequest, HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import URLPattern
+from django.utils import timezone
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from ..models import HealthProblem, Host
+from ..services.databases import sync_databases
+from ..services.health import DatabaseHealth, FileSystem, Health, check_health
+from ..services.hosts import SILENCE
+from . import display
+from .base import EvidenceAdmin
+
+_PROBLEMS_SHOWN = 50
+
+
+@admin.register(HealthProblem)
+class HealthProblemAdmin(EvidenceAdmin):
+    """Which problems there are and were, and the page that tells the health."""
+
+    list_display = ["what", "state_badge", "database", "subject", "first_seen", "last_seen", "told_at", "resolved_at"]
+    list_filter = [("resolved_at", admin.EmptyFieldListFilter), "code"]
+    list_per_page = 50
+    search_fields = ["code", "database", "subject", "message"]
+    date_hierarchy = "first_seen"
+    actions = None
+    fieldsets = [
+        (None, {"fields": ["state_badge", "code", "database", "subject", "message", "hint"]}),
+        (gettext_lazy("Times"), {"fields": ["first_seen", "last_seen", "told_at", "resolved_at"]}),
+    ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
+        """Everything."""
+        return [str(name) for _title, options in self.fieldsets for name in options["fields"]]
+
+    @admin.display(description=gettext_lazy("problem"), ordering="code")
+    def what(self, problem: HealthProblem) -> str:
+        """The code, as words."""
+        return _words(problem.code)
+
+    @admin.display(description=gettext_lazy("state"), ordering="resolved_at")
+    def state_badge(self, problem: HealthProblem) -> SafeString:
+        """Open, or over."""
+        return _state_badge(problem)
+
+    # The page
+
+    def get_urls(self) -> list[URLPattern]:
+        """The stock pages and the page Health."""
+        own = self.own_path("health/", self.health_view, permission="view_database", name="backups_app_health")
+        return [own, *super().get_urls()]
+
+    def health_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Everything that ``backup status`` tells, computed now, and what was remembered."""
+        sync_databases()
+        health = check_health()
+        records = HealthProblem.objects.order_by("-first_seen", "-pk")
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "title": _("Health"),
+            "health": health,
+            "badge": _overall_badge(health),
+            "words": _overall(health),
+            "problems": [_problem(each) for each in health.problems],
+            "databases": [_database(each) for each in health.databases],
+            "disks": [_disk(each) for each in health.disks],
+            "hosts": [_host(each, health) for each in Host.objects.order_by("name")],
+            "records": [_record(each) for each in records[:_PROBLEMS_SHOWN]],
+            "notices": [display.sendable(each) for each in health.notices],
+        }
+        return TemplateResponse(request, "admin/backups_app/health.html", context)
+
+
+def _words(code: str) -> str:
+    return code.replace("_", " ").capitalize()
+
+
+def _overall(health: Health) -> str:
+    count = len(health.problems)
+    if not count:
+        return _("Everything under care is safe. Nothing needs attention.")
+    return ngettext("%(count)d problem needs attention.", "%(count)d problems need attention.", count) % {
+        "count": count
+    }
+
+
+def _overall_badge(health: Health) -> SafeString:
+    return display.badge("safe", _("safe")) if health.is_ok else display.badge("attention", _("needs attention"))
+
+
+def _problem(problem: Any) -> dict[str, Any]:
+    texts = ("database", "message", "hint")
+    return {"what": _words(problem.code), **{name: display.sendable(getattr(problem, name)) for name in texts}}
+
+
+def _database(each: DatabaseHealth) -> dict[str, Any]:
+    last = each.last_verified
+    name = display.sendable(each.database.name)
+    return {
+        "name": display.linked("database", each.database.pk, name),
+        "badge": display.badge("attention", _("needs attention"))
+        if each.problems
+        else display.badge("safe", _("safe")),
+        "verified": display.age(last.taken_at if last else None),
+        "limit": display.duration(each.limit),
+        "attempt": display.badge(each.last_attempt.state, each.last_attempt.get_state_display())
+        if each.last_attempt
+        else display.DASH,
+        "drill": display.age(each.last_drill_at),
+        "rows": display.count(last.row_count if last else None),
+        "size": display.size(each.size_bytes),
+        "wal": display.size(each.wal_bytes),
+    }
+
+
+def _disk(each: FileSystem) -> dict[str, Any]:
+    is_full = each.is_nearly_full
+    return {
+        "folder": display.sendable(str(each.folder)),
+        "places": display.sendable(", ".join(each.places)),
+        "badge": display.badge("attention", _("nearly full")) if is_full else display.badge("safe", _("enough")),
+        "free": display.size(each.free_bytes),
+        "backup": display.size(each.backup_bytes),
+        "restore": display.size(each.restore_bytes),
+    }
+
+
+def _host(host: Host, health: Health) -> dict[str, Any]:
+    if host.stopped_at is not None:
+        badge = display.badge("cancelled", _("told to end"))
+    elif health.checked_at - host.seen_at > SILENCE:
+        badge = display.badge("attention", _("silent"))
+    else:
+        badge = display.badge("safe", _("works"))
+    return {"name": display.sendable(host.name), "badge": badge, "seen": display.age(host.seen_at)}
+
+
+def _record(problem: HealthProblem) -> dict[str, Any]:
+    about = ", ".join(each for each in (problem.database, problem.subject) if each)
+    until = problem.resolved_at or timezone.now()
+    return {
+        "what": _words(problem.code),
+        "about": display.sendable(about) or display.DASH,
+        "message": display.sendable(problem.message),
+        "badge": _state_badge(problem),
+        "since": display.age(problem.first_seen),
+        "told": display.age(problem.told_at) if problem.told_at else display.DASH,
+        "lasted": display.duration(until - problem.first_seen),
+    }
+
+
+def _state_badge(problem: HealthProblem) -> SafeString:
+    return display.badge("attention", _("open")) if problem.is_open else display.badge("done", _("over"))

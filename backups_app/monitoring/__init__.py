@@ -1,0 +1,1 @@
+"""What machines ask over HTTP: does it answer, is it ready, how is everything."""
