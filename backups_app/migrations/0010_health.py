@@ -56,10 +56,6 @@ class Migration(migrations.Migration):
             index=models.Index(fields=["database", "kind", "-finished_at"], name="job_by_kind"),
         ),
         migrations.AddIndex(
-            model_name="verification",
-            index=models.Index(fields=["level", "-finished_at"], name="verification_by_level"),
-        ),
-        migrations.AddIndex(
             model_name="healthproblem",
             index=models.Index(fields=["resolved_at", "-first_seen"], name="health_problem_by_end"),
         ),
