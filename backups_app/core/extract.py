@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import archive as archives
 from . import manifest as manifests
-from .archive import OpenStored, OverLimitError, unpack_archive
+from .archive import OpenStored, OverLimitError, read_at_most, unpack_archive
 from .census import Census, take_census
 from .errors import DiskFullError, InputError, NotFoundError, UnreachableError, VerificationError, translated
 from .files import publish_new_file, refuse_existing
@@ -55,7 +55,11 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
         yield temporary
     finally:
         with translated("removing the temporary file"):
-            temporary.unlink(missing_ok=True)
+            try:
+                temporary.unlink(missing_ok=True)
+            except OSError:
+                if os.path.lexists(temporary):
+                    raise
 
 
 def _refuse_failures(checks: list[Check]) -> None:
@@ -92,7 +96,7 @@ def manifest_beside(archive: Path) -> Manifest | None:
     path = archive.with_name(name)
     try:
         with _opened(path, "manifest") as stream:
-            return Manifest.from_bytes(stream.read(manifests.MAX_BYTES + 1))
+            return Manifest.from_bytes(read_at_most(stream, manifests.MAX_BYTES + 1))
     except NotFoundError:
         return None
 

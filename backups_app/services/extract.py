@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def extract_backup(
     Raises:
         NotFoundError: the backup has no stored copy. RefusedError: the target exists.
         VerificationError: no copy could be proven; the target does not exist.
-        BackupError: any of its other kinds; likewise.
+        BackupError: any of its other kinds; likewise. DatabaseError: the attempt could not be
+            recorded; likewise.
     """
     target = target.expanduser().absolute()
     watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=conf.get("DEADLINE_SECONDS"))
@@ -54,7 +56,12 @@ def extract_backup(
         outcome = AuditEvent.Outcome.REFUSED if is_refused else AuditEvent.Outcome.FAILED
         _audit(backup, target, actor=actor, outcome=outcome, detail=exc.message)
         raise
-    _audit(backup, target, actor=actor, outcome=AuditEvent.Outcome.DONE, detail=f"from {extraction.destination}")
+    try:
+        _audit(backup, target, actor=actor, outcome=AuditEvent.Outcome.DONE, detail=f"from {extraction.destination}")
+    except BaseException:  # no data leaves without a record
+        with suppress(OSError):
+            target.unlink()
+        raise
     return extraction
 
 
