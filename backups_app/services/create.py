@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from .. import __version__, conf
 from ..core import manifest as manifests
+from ..core.archive import read_at_most
 from ..core.create import CreatedArchive, CreateOptions, create_archive, prove_stored
 from ..core.errors import BackupError, CancelledError, UnreachableError, VerificationError, translated
 from ..core.files import scratch_folder, write_synced
@@ -219,7 +220,7 @@ def _store_and_prove(
     write_synced(draft, manifest)
     destination.store(draft, manifest_name(name))
     with destination.open(manifest_name(name)) as stream:
-        is_same = stream.read(len(manifest) + 1) == manifest
+        is_same = read_at_most(stream, len(manifest) + 1) == manifest
     if not is_same:
         raise VerificationError("The stored manifest differs from what was written.", "Check the disk.")
     return [*checks, Check(name="manifest", ok=True, evidence=f"SHA-256 {manifests.digest(manifest)}")]

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from .. import conf
 from ..core import manifest as manifests
+from ..core.archive import read_at_most
 from ..core.errors import KeyMissingError, VerificationError
 from ..core.files import scratch_folder
 from ..core.manifest import Manifest
@@ -86,7 +87,7 @@ def read_manifest(copy: Copy, *, expected_sha256: str) -> Manifest:
     """
     destination = get_destination(copy.destination)
     with destination.open(manifest_name(copy.name)) as stream:
-        content = stream.read(manifests.MAX_BYTES + 1)
+        content = read_at_most(stream, manifests.MAX_BYTES + 1)
     if manifests.digest(content) != expected_sha256:
         raise VerificationError(
             "The stored manifest is not the one that was written with this backup.",
