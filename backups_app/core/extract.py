@@ -16,7 +16,7 @@ from . import manifest as manifests
 from .archive import OpenStored, OverLimitError, read_at_most, unpack_archive
 from .census import Census, take_census
 from .errors import DiskFullError, InputError, NotFoundError, UnreachableError, VerificationError, translated
-from .files import publish_new_file, refuse_existing
+from .files import publish_new_file, refuse_existing, remove_if_there
 from .manifest import Manifest
 from .progress import Watch
 from .sqlite import open_snapshot
@@ -55,11 +55,7 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
         yield temporary
     finally:
         with translated("removing the temporary file"):
-            try:
-                temporary.unlink(missing_ok=True)
-            except OSError:
-                if os.path.lexists(temporary):
-                    raise
+            remove_if_there(temporary)
 
 
 def _refuse_failures(checks: list[Check]) -> None:

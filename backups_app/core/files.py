@@ -160,6 +160,19 @@ def refuse_existing(target: Path) -> None:
             )
 
 
+def remove_if_there(path: Path) -> None:
+    """Remove a private file; one that is gone is fine, also on a disk that fails.
+
+    Raises:
+        OSError: it is still there.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        if os.path.lexists(path):
+            raise
+
+
 def publish_new_file(temporary: Path, target: Path) -> None:
     """Give a complete, synced file its final name, durably, never over an existing one.
 

@@ -25,7 +25,7 @@ from typing import Any
 from .background import Background
 from .census import Census
 from .errors import SQLITE_ERRORS, BackupError, BusyError, RefusedError, VerificationError, from_sqlite, translated
-from .files import create_private_file, publish_new_file, require_free_space, sync_folder
+from .files import create_private_file, publish_new_file, remove_if_there, require_free_space, sync_folder
 from .progress import Watch
 from .sqlite import (
     SIDECAR_SUFFIXES,
@@ -471,7 +471,7 @@ def recreate(staged: Path, live: Path, *, census: Census, token: str, now: datet
             with _moving(live, moved):
                 publish_new_file(draft, live)
         finally:
-            draft.unlink(missing_ok=True)
+            remove_if_there(draft)
     checks = _check_recreated(live, census)
     if failures(checks):
         raise RecreateError(moved, checks)
