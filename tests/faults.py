@@ -106,7 +106,7 @@ class Fault:
     def _is_ours(self, what: object) -> bool:
         if isinstance(what, int):
             try:
-                what = os.readlink(f"/proc/self/fd/{what}")
+                what = Path(f"/proc/self/fd/{what}").readlink()
             except OSError:
                 return False
         return isinstance(what, str | bytes | os.PathLike) and os.fsdecode(what).startswith(str(self.root))
@@ -116,7 +116,7 @@ def _at(path: Any, options: dict[str, Any]) -> Any:
     """The path of a call that names it relative to a descriptor, as ``shutil.rmtree`` does."""
     if options.get("dir_fd") is None or isinstance(path, int):
         return path
-    return f"{os.readlink('/proc/self/fd/' + str(options['dir_fd']))}/{os.fsdecode(path)}"
+    return Path(f"/proc/self/fd/{options['dir_fd']}").readlink() / os.fsdecode(path)
 
 
 @contextmanager
@@ -176,6 +176,27 @@ def _os_calls(fault: Fault) -> dict[str, Callable[..., Any]]:
 
 
 def _open_call(fault: Fault) -> Callable[..., Any]:
+    raw_file, real = _file_type(fault), builtins.open
+
+    def opened(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
+        opener = options.pop("opener", None)
+        is_text = "b" not in mode
+        if not fault._is_ours(file) or (is_text and rest):
+            return real(file, mode, buffering, *rest, opener=opener, **options)
+        if not isinstance(file, int) and opener is None:  # else os.open was or will be asked
+            fault.raise_os("open", file)
+            if set(mode) & set("wxa"):
+                fault.raise_os("full disk", file)
+        raw = raw_file(file, mode.replace("b", "").replace("t", ""), options.pop("closefd", True), opener)
+        if buffering == 0:
+            return raw
+        buffered = io.BufferedReader(raw) if mode.strip("bt") == "r" else io.BufferedWriter(raw)
+        return io.TextIOWrapper(buffered, **options) if is_text else buffered
+
+    return opened
+
+
+def _file_type(fault: Fault) -> type[io.FileIO]:
     class File(io.FileIO):
         """A file whose reads and writes may fail; buffered files are built on top of it."""
 
@@ -197,24 +218,7 @@ def _open_call(fault: Fault) -> Callable[..., Any]:
             fault.raise_os("read", self.fileno()) if fault.effect != "short" else None
             return super().readall()
 
-    real = builtins.open
-
-    def opened(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
-        opener = options.pop("opener", None)
-        is_text = "b" not in mode
-        if not fault._is_ours(file) or (is_text and rest):
-            return real(file, mode, buffering, *rest, opener=opener, **options)
-        if not isinstance(file, int) and opener is None:  # else os.open was or will be asked
-            fault.raise_os("open", file)
-            if set(mode) & set("wxa"):
-                fault.raise_os("full disk", file)
-        raw = File(file, mode.replace("b", "").replace("t", ""), options.pop("closefd", True), opener)
-        if buffering == 0:
-            return raw
-        buffered = io.BufferedReader(raw) if mode.strip("bt") == "r" else io.BufferedWriter(raw)
-        return io.TextIOWrapper(buffered, **options) if is_text else buffered
-
-    return opened
+    return File
 
 
 def _connect_call(fault: Fault) -> Callable[..., sqlite3.Connection]:

@@ -379,7 +379,7 @@ def run_faults(world: World, name: str, call: str, effects: list[str], *, most: 
             fault = Fault(world.root, call, effect, at=at)
             try:
                 _once(world, name, fault)
-            except Exception as exc:  # noqa: BLE001 - told below
+            except Exception as exc:
                 world.before = digest(world.live)
                 problems.append(f"{name}, {effect} at {call} {at} ({fault.fired or 'did not strike'}): {exc!r}")
                 traceback.print_exception(exc, limit=-3, file=sys.stderr)

@@ -198,10 +198,10 @@ class Soak:
         due = dict.fromkeys(("backup", "verify", "restore", "kill"), time.monotonic() + 3)
         pauses = {"backup": 3.0, "verify": 11.0, "restore": 9.0, "kill": 6.0}
         while time.monotonic() < self.ends_at:
-            for what in pauses:
+            for what, pause_seconds in pauses.items():
                 if time.monotonic() >= due[what]:
                     getattr(self, f"_{what}")(self.chance.choice(self.subjects))
-                    due[what] = time.monotonic() + pauses[what] * self.chance.uniform(0.5, 1.5)
+                    due[what] = time.monotonic() + pause_seconds * self.chance.uniform(0.5, 1.5)
             time.sleep(0.05)
 
     def _verb(self, *arguments: object) -> Finished:
@@ -349,11 +349,18 @@ class Soak:
         if bad:
             self.violations.append(f"{bad} verifications of good copies did not pass")
         scheduled = self.console.query("SELECT count(*) FROM backups_app_backup WHERE trigger = 'schedule'")[0][0]
-        print(
-            f"commits {sum(map(len, ledgers.values())):,}\nbackups {len(rows)} verified, {scheduled} of them scheduled\n"
-            f"verifications {verifications}\nrestores {self.restores}, undos {self.undos}, interrupted {self.interrupted}\n"
-            f"jobs {dict(jobs)}\nkills {self.kills}\nlost {lost}\nviolations {len(self.violations)}"
-        )
+        commits = sum(map(len, ledgers.values()))
+        for line in (
+            f"commits {commits:,}",
+            f"backups {len(rows)} verified, {scheduled} of them scheduled",
+            f"verifications {verifications}",
+            f"restores {self.restores}, undos {self.undos}, interrupted {self.interrupted}",
+            f"jobs {dict(jobs)}",
+            f"kills {self.kills}",
+            f"lost {lost}",
+            f"violations {len(self.violations)}",
+        ):
+            print(line)
         for violation in self.violations:
             print("VIOLATION", violation)
 
