@@ -31,9 +31,9 @@ MUTATIONS = [
     Mutation(
         "the view is pinned before the copy",
         "core/sqlite.py",
-        '"SELECT count(*) FROM sqlite_schema",\n            busy_timeout',
-        '"SELECT 1",\n            busy_timeout',
-        "tests/core/test_snapshot.py::test_a_copy_beside_a_writer_is_one_instant_and_the_writer_is_never_refused",
+        '    connection.execute("BEGIN")\n    try:\n        wait_for_lock(',
+        "    try:\n        wait_for_lock(",
+        "tests/core/test_snapshot.py::test_ten_copies_beside_a_fast_writer_all_hold_the_invariant",
     ),
     Mutation(
         "an archive is synced before it gets its name",
@@ -47,7 +47,7 @@ MUTATIONS = [
         "services/create.py",
         "    checks = prove_stored(lambda: destination.open(name), created.archive, watch=watch)",
         "    checks: list[Check] = []",
-        "tests/services/test_create.py::test_a_backup_is_verified_with_its_evidence",
+        "tests/services/test_durable.py::test_a_store_that_changes_a_bit_is_found_out_and_nothing_is_kept",
     ),
     Mutation(
         "the census of the copy is that of the source",
