@@ -23,7 +23,10 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux' /proc"),
 ]
 
-MOST = 5
+MOST = 4
+OPERATIONS = ("create", "verify", "extract", "restore", "undo", "recreate")
+CASES = [(operation, call) for operation in OPERATIONS for call in EFFECTS if (operation, call) != ("verify", "rename")]
+"""A verification gives nothing a name."""
 
 
 def run_operations(fresh_catalog: Path, folder: Path, *arguments: object, timeout_seconds: float) -> dict[str, int]:
@@ -46,8 +49,7 @@ def run_operations(fresh_catalog: Path, folder: Path, *arguments: object, timeou
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("call", EFFECTS)
-@pytest.mark.parametrize("operation", ["create", "verify", "extract", "restore", "undo", "recreate"])
+@pytest.mark.parametrize(("operation", "call"), CASES)
 def test_whatever_fails_nothing_is_lost_or_claimed_or_left(
     fresh_catalog: Path, tmp_path: Path, operation: str, call: str
 ):
