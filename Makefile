@@ -4,9 +4,10 @@ PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.1
 	"$$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$each" && break; done)
 VENV ?= .venv
 ARGS ?=
+MINUTES ?= 10
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format bench soak clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -41,6 +42,11 @@ format: $(VENV)/.dev  ## Put the code in its format
 bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run, and the pages of the admin
 	$(BIN)/python -m benchmarks $(ARGS)
 	$(BIN)/python -m benchmarks.pages
+
+soak: $(VENV)/.dev  ## Everything at once for MINUTES (10), then every fault, 300 kills per verb, long fuzzing
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+	WALSAFE_SOAK=1 $(BIN)/python -m pytest -m "crash or faults" $(ARGS)
+	WALSAFE_SOAK=1 $(BIN)/python -m pytest tests/test_fuzz.py
 
 clean:  ## Remove what the targets made, but no data
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage benchmarks/work

@@ -1,7 +1,7 @@
 """A restore that is killed: the live database is the old or the new one, and the request says which.
 
 Each half of the kills below is a test of its own: 10 of them, 20 together. ``WALSAFE_SOAK=1`` in the
-environment makes them 50 each, 100 together.
+environment makes them 150 each, 300 together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from backups_app.core.files import file_lock
 from tests.site import Site, digest, fill, quick_check, run_django
 from tests.support import names_in
 
-KILLS = 50 if os.environ.get("WALSAFE_SOAK") else 10
+KILLS = 150 if os.environ.get("WALSAFE_SOAK") else 10
 SIZE_BYTES = 30 << 20
 
 # A request costs a preview; the runs are what is tested, so the requests are filed in one go.
@@ -117,7 +117,9 @@ def attempt_again(crashes: Crashes) -> None:
     crashes.full_seconds()
 
 
+@pytest.mark.crash
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_killed_at_any_moment_the_content_is_whole_and_the_request_tells_the_truth(crashes: Crashes):
     _, seconds = crashes.full_seconds()
     chance, states = random.Random(3), set()
@@ -131,7 +133,9 @@ def test_killed_at_any_moment_the_content_is_whole_and_the_request_tells_the_tru
     attempt_again(crashes)
 
 
+@pytest.mark.crash
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_killed_in_the_exchange_the_content_is_whole_and_the_request_tells_the_truth(crashes: Crashes):
     swap_at, seconds = crashes.full_seconds()
     chance, states = random.Random(4), set()

@@ -148,6 +148,14 @@ def read_chunks(stream: BinaryIO, *, phase: str, total_bytes: int, watch: Watch)
         yield piece
 
 
+def read_at_most(stream: BinaryIO, limit_bytes: int) -> bytes:
+    """The whole of ``stream``, or its first ``limit_bytes``, also when it gives them in parts."""
+    content = bytearray()
+    while len(content) < limit_bytes and (piece := stream.read(limit_bytes - len(content))):
+        content += piece
+    return bytes(content)
+
+
 def compress(pieces: Iterator[bytes], *, level: int, workers: int, size_bytes: int) -> Iterator[bytes]:
     """One zstd frame with content size and checksum."""
     parameter = zstd.CompressionParameter

@@ -14,10 +14,10 @@ from pathlib import Path
 from . import archive as archives
 from . import manifest as manifests
 from .age import MAGICS
-from .archive import Keys, OpenStored, OverLimitError, unpack_archive
+from .archive import Keys, OpenStored, OverLimitError, read_at_most, unpack_archive
 from .census import Census, take_census
 from .errors import DiskFullError, InputError, NotFoundError, UnreachableError, VerificationError, translated
-from .files import publish_new_file, refuse_existing
+from .files import publish_new_file, refuse_existing, remove_if_there
 from .manifest import Manifest
 from .progress import Watch
 from .sqlite import open_snapshot
@@ -59,7 +59,7 @@ def _temporary_beside(target: Path) -> Iterator[Path]:
         yield temporary
     finally:
         with translated("removing the temporary file"):
-            temporary.unlink(missing_ok=True)
+            remove_if_there(temporary)
 
 
 def _refuse_failures(checks: list[Check]) -> None:
@@ -95,7 +95,7 @@ def manifest_beside(archive: Path) -> Manifest | None:
     path = archive.with_name(archives.stem_of(archive.name) + manifests.SUFFIX)
     try:
         with _opened(path, "manifest") as stream:
-            return Manifest.from_bytes(stream.read(manifests.MAX_BYTES + 1))
+            return Manifest.from_bytes(read_at_most(stream, manifests.MAX_BYTES + 1))
     except NotFoundError:
         return None
 

@@ -89,12 +89,11 @@ def scratch_folder(root: Path, token: str) -> Iterator[Path]:
     folder = root / token
     lock = root / (token + _LOCK_SUFFIX)
     with file_lock(lock):
-        folder.mkdir(mode=0o700)
         try:
+            folder.mkdir(mode=0o700)
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            lock.unlink(missing_ok=True)
+            _remove_scratch(folder, lock)
 
 
 def is_scratch_in_use(root: Path, token: str) -> bool:
@@ -114,11 +113,22 @@ def sweep_scratch(root: Path) -> list[str]:
     for lock in root.glob("*" + _LOCK_SUFFIX):
         token = lock.name.removesuffix(_LOCK_SUFFIX)
         with file_lock(lock, blocking=False) as is_ours:
-            if is_ours:
-                shutil.rmtree(root / token, ignore_errors=True)
-                lock.unlink(missing_ok=True)
+            if is_ours and _remove_scratch(root / token, lock):
                 swept.append(token)
     return swept
+
+
+def _remove_scratch(folder: Path, lock: Path) -> bool:
+    """Remove a scratch folder whose lock this process holds; what cannot be removed now is left to a sweep.
+
+    The sweep finds a folder by its lock file, so that goes last, and only when the folder is gone.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):
+        return False
+    with suppress(OSError):
+        lock.unlink(missing_ok=True)
+    return True
 
 
 def require_free_space(folder: Path, needed_bytes: int, *, purpose: str) -> None:
@@ -152,13 +162,27 @@ def refuse_existing(target: Path) -> None:
             )
 
 
+def remove_if_there(path: Path) -> None:
+    """Remove a private file; one that is gone is fine, also on a disk that fails.
+
+    Raises:
+        OSError: it is still there.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        if os.path.lexists(path):
+            raise
+
+
 def publish_new_file(temporary: Path, target: Path) -> None:
     """Give a complete, synced file its final name, durably, never over an existing one.
 
     Both are on one file system. The link is atomic: the target is whole or absent.
 
     Raises:
-        RefusedError: the target exists.
+        RefusedError: the target exists. DiskFullError, BackupError: from the disk; the target is
+            taken back, since its name may not be durable.
     """
     with translated(f"publishing {target.name}"):
         try:
@@ -169,9 +193,13 @@ def publish_new_file(temporary: Path, target: Path) -> None:
             if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
                 raise
             _rename_new(temporary, target)  # a file system without hard links
-        else:
-            temporary.unlink()
-        sync_folder(target.parent)
+        try:
+            temporary.unlink(missing_ok=True)
+            sync_folder(target.parent)
+        except BaseException:
+            with suppress(OSError):
+                target.unlink()
+            raise
 
 
 def _rename_new(temporary: Path, target: Path) -> None:

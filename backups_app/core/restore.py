@@ -24,8 +24,8 @@ from typing import Any
 
 from .background import Background
 from .census import Census
-from .errors import SQLITE_ERRORS, BusyError, RefusedError, VerificationError, from_sqlite, translated
-from .files import create_private_file, publish_new_file, require_free_space, sync_folder
+from .errors import SQLITE_ERRORS, BackupError, BusyError, RefusedError, VerificationError, from_sqlite, translated
+from .files import create_private_file, publish_new_file, remove_if_there, require_free_space, sync_folder
 from .progress import Watch
 from .sqlite import (
     SIDECAR_SUFFIXES,
@@ -234,9 +234,9 @@ def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: 
             # One fsync less while writers wait; the checkpoint below makes the content durable.
             target.execute("PRAGMA synchronous=NORMAL")
         before = _data_version(target)  # before the copy: a writer that waits commits right after it
-        waited_seconds, blocked_seconds = _copy(staged, target, live, wait_seconds=wait_seconds, watch=watch)
+        waited_seconds, blocked_seconds, notes = _copy(staged, target, live, wait_seconds=wait_seconds, watch=watch)
         # The content is committed from here on, so nothing below may say that it is not.
-        notes = _checkpoint(target, live)
+        notes += _checkpoint(target, live)
         checks, others_wrote = _check_committed(target, census, before, wait_seconds=wait_seconds)
     restored = Restored(
         census=census,
@@ -262,7 +262,7 @@ class RestoreCheckError(VerificationError):
 
 def _copy(
     staged: Path, target: sqlite3.Connection, live: Path, *, wait_seconds: float, watch: Watch
-) -> tuple[float, float]:
+) -> tuple[float, float, tuple[str, ...]]:
     started = lock_free_since = time.monotonic()
 
     def after_step(status: int, remaining: int, total: int) -> None:
@@ -286,7 +286,8 @@ def _copy(
         # backup() itself retries a busy destination for ever; the callback ends it.
         source.backup(target, pages=_PAGES_PER_STEP, progress=after_step, sleep=0.05)
     finished = time.monotonic()
-    return lock_free_since - started, finished - lock_free_since
+    notes = (f"The WAL could not be synced before the checkpoint: {syncing.problem}.",) if syncing.problem else ()
+    return lock_free_since - started, finished - lock_free_since, notes
 
 
 class _WalSync:
@@ -301,6 +302,8 @@ class _WalSync:
         self._path = sidecar(live, "-wal")
         self._descriptor: int | None = None
         self._background = Background(max_pending=1)
+        self.problem = ""
+        """Why the last piece could not be synced, when all of the copy is committed."""
 
     def __enter__(self) -> _WalSync:
         self._background.__enter__()
@@ -309,6 +312,10 @@ class _WalSync:
     def __exit__(self, *error: Any) -> None:
         try:
             self._background.__exit__(*error)
+        except OSError as exc:
+            # The block ended without an error, so the content is committed: that must not be called a
+            # failure now. SQLite gets the same error from its own descriptor when it checkpoints.
+            self.problem = exc.strerror or str(exc)
         finally:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -373,10 +380,10 @@ def _check_committed(
     """The checks, and whether others may have committed since ``before`` was read."""
     try:
         target.execute(f"PRAGMA busy_timeout={int(wait_seconds * 1000)}")
-        checks = check_live(target, census)
-    except SQLITE_ERRORS as exc:
-        error = from_sqlite(exc, doing="checking the restored database")
-        checks = [Check(name="readable", ok=False, evidence=error.message)]
+        with translated("checking the restored database"):
+            checks = check_live(target, census)
+    except BackupError as exc:
+        checks = [Check(name="readable", ok=False, evidence=exc.message)]
     others_wrote = before is None or _data_version(target) != before
     return [_excused(check) for check in checks] if others_wrote else checks, others_wrote
 
@@ -403,11 +410,11 @@ def move_aside(live: Path, *, now: datetime) -> list[Path]:
     """Rename a damaged database and its sidecar files; returns their new paths. Nothing is deleted.
 
     Raises:
-        BackupError: from the disk.
+        BackupError: from the disk; they have their old names.
     """
     stamp = now.strftime("%Y%m%dT%H%M%SZ")
     moved: list[Path] = []
-    with translated(f"moving {live.name} aside"):
+    with _moving(live, moved), translated(f"moving {live.name} aside"):
         aside = live.with_name(f"{live.name}.damaged-{stamp}")
         number = 1
         while any(os.path.lexists(each) for each in (aside, *(sidecar(aside, suffix) for suffix in SIDECAR_SUFFIXES))):
@@ -422,6 +429,19 @@ def move_aside(live: Path, *, now: datetime) -> list[Path]:
     return moved
 
 
+@contextmanager
+def _moving(live: Path, moved: list[Path]) -> Iterator[None]:
+    """Give back the names of ``moved`` when the block fails, as far as the disk allows."""
+    try:
+        yield
+    except BaseException:
+        for aside in moved:
+            suffix = next((each for each in SIDECAR_SUFFIXES if aside.name.endswith(each)), "")
+            with suppress(OSError):
+                aside.rename(sidecar(live, suffix))
+        raise
+
+
 def recreate(staged: Path, live: Path, *, census: Census, token: str, now: datetime) -> Recreated:
     """Put the verified private file ``staged`` where a missing or unreadable database was, and check it.
 
@@ -430,7 +450,7 @@ def recreate(staged: Path, live: Path, *, census: Census, token: str, now: datet
     :func:`remove_draft` removes after a ``kill -9``.
 
     Raises:
-        DiskFullError, BackupError: before anything was moved; nothing was changed.
+        DiskFullError, BackupError: nothing was changed, or what was moved has its old name again.
         RecreateError: the old files are moved aside, and the new one is not what it must be.
     """
     live = live.resolve()  # a link stays, what it points to is replaced
@@ -448,9 +468,10 @@ def recreate(staged: Path, live: Path, *, census: Census, token: str, now: datet
                 target.flush()
                 os.fsync(target.fileno())
             moved = move_aside(live, now=now)
-            publish_new_file(draft, live)
+            with _moving(live, moved):
+                publish_new_file(draft, live)
         finally:
-            draft.unlink(missing_ok=True)
+            remove_if_there(draft)
     checks = _check_recreated(live, census)
     if failures(checks):
         raise RecreateError(moved, checks)
@@ -496,12 +517,14 @@ def remove_draft(live: Path, token: str) -> None:
 
 def _check_recreated(live: Path, census: Census) -> list[Check]:
     try:
-        with closing(open_for_writing(live, wait_seconds=5)) as connection:
+        with (
+            translated("checking the new database"),
+            closing(open_for_writing(live, wait_seconds=5)) as connection,
+        ):
             before = _data_version(connection)
             checks = check_live(connection, census)
             if _data_version(connection) != before:
                 return [_excused(check) for check in checks]
             return checks
-    except SQLITE_ERRORS as exc:
-        error = from_sqlite(exc, doing="checking the new database")
-        return [Check(name="readable", ok=False, evidence=error.message)]
+    except BackupError as exc:
+        return [Check(name="readable", ok=False, evidence=exc.message)]

@@ -53,7 +53,7 @@ class Snapshot:
     path: Path
     census: Census
     taken_at: datetime
-    """The instant of the pin, UTC: every commit acknowledged before it is in the copy."""
+    """The instant just before the pin, UTC: every commit acknowledged before it is in the copy."""
     size_bytes: int
     pinned_seconds: float
     method: Method
@@ -111,8 +111,9 @@ def _copy_pinned(
     busy_timeout_seconds: float,
     now: Callable[[], datetime],
 ) -> Snapshot:
+    taken_at = now()  # before the pin: a commit acknowledged between the two would be missed by its own promise
     with open_live(source, staging=destination.parent, busy_timeout_seconds=busy_timeout_seconds, watch=watch) as live:
-        pinned_at, taken_at = time.monotonic(), now()
+        pinned_at = time.monotonic()
         with translated(f"reading {source.name}"):
             census = take_census(live.connection, watch=watch)
             journal_mode = str(live.connection.execute("PRAGMA journal_mode").fetchone()[0]).lower()

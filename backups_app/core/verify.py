@@ -23,6 +23,7 @@ from .errors import (
     VerificationError,
     from_sqlite,
     primary_code,
+    translated,
 )
 from .files import require_free_space
 from .manifest import Manifest
@@ -32,6 +33,16 @@ from .sqlite import open_snapshot
 Level = Literal["creation", "quick", "full", "drill"]
 Verdict = Literal["passed", "failed", "unreachable", "key_missing"]
 _MAX_LISTED = 10
+
+# Errors of the machine at that moment (https://sqlite.org/rescode.html): a good copy must not be called bad for them.
+_NOT_OF_THE_FILE = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+)
 
 STORED_BYTES = "stored bytes"
 """Name of the check that the stored bytes are those that were written."""
@@ -100,11 +111,12 @@ def check_database(
     finds in the file.
 
     Raises:
-        CancelledError, DeadlineError: from ``watch``.
+        DiskFullError, BackupError: the disk or the memory kept it from being judged, which says
+            nothing about the content. CancelledError, DeadlineError: from ``watch``.
     """
     if path.stat().st_size == 0:
         return _check_empty_file(expected, required_tables)
-    with open_snapshot(path) as connection:
+    with translated("checking the copy"), open_snapshot(path) as connection:
         return check_connection(
             connection, expected=expected, required_tables=required_tables, is_thorough=is_thorough, watch=watch
         )
@@ -120,8 +132,7 @@ def check_connection(
 ) -> list[Check]:
     """The checks of :func:`check_database` on a connection whose view does not change meanwhile.
 
-    Raises:
-        CancelledError, DeadlineError: from ``watch``.
+    Raises: as :func:`check_database`.
     """
     checks: list[Check] = []
     try:
@@ -132,6 +143,8 @@ def check_connection(
         found = take_census(connection, watch=watch)
     except SQLITE_ERRORS as exc:
         error = from_sqlite(exc, doing="checking the copy")
+        if primary_code(exc) in _NOT_OF_THE_FILE:
+            raise error from exc
         checks.append(Check(name="readable", ok=False, evidence=error.message))
         return checks
     checks.extend(_check_census(found, expected, required_tables))

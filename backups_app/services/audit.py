@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -79,11 +80,23 @@ def _append_line(event: AuditEvent) -> None:
     path = conf.state_folder() / "audit.jsonl"
     try:
         create_private_folder(path.parent)
-        # One write to a file opened for appending: lines of two processes never mix.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            os.write(descriptor, line.encode("ascii") + b"\n")
+            _append(descriptor, line.encode("ascii") + b"\n")
         finally:
             os.close(descriptor)
     except OSError as exc:
         logger.error("The audit line could not be written to %s: %s", path, exc)  # noqa: TRY400 - no traceback
+
+
+def _append(descriptor: int, line: bytes) -> None:
+    """Append a whole line or nothing, also when the disk takes only a part; lines of two processes never mix."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # let go when the descriptor is closed
+    before_bytes = os.fstat(descriptor).st_size
+    try:
+        left = memoryview(line)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    except OSError:
+        os.ftruncate(descriptor, before_bytes)
+        raise

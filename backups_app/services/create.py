@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from .. import __version__, conf
 from ..core.age import FileKey, X25519Recipient
-from ..core.archive import ENCRYPTION
+from ..core.archive import ENCRYPTION, read_at_most
 from ..core.create import CreatedArchive, CreateOptions, create_archive, prove_stored
 from ..core.errors import BackupError, CancelledError, UnreachableError, VerificationError, translated
 from ..core.files import scratch_folder, write_synced
@@ -320,7 +320,7 @@ def _store_small(destination: LocalDestination, name: str, content: bytes, folde
     write_synced(draft, content)
     destination.store(draft, name)
     with destination.open(name) as stream:
-        is_same = stream.read(len(content) + 1) == content
+        is_same = read_at_most(stream, len(content) + 1) == content
     if not is_same:
         raise VerificationError(f"The stored {what} differs from what was written.", "Check the disk.")
 

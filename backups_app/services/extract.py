@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def extract_backup(
             manifest does not count as signed.
         VerificationError: no copy could be proven; the target does not exist.
         KeyMissingError: it is encrypted, and no identity opens it; likewise.
-        BackupError: any of its other kinds; likewise.
+        BackupError: any of its other kinds; likewise. DatabaseError: the attempt could not be
+            recorded; likewise.
     """
     target = target.expanduser().absolute()
     keyring = keyring or Keyring.configured()
@@ -70,13 +72,18 @@ def extract_backup(
         outcome = AuditEvent.Outcome.REFUSED if is_refused else AuditEvent.Outcome.FAILED
         _audit(backup, target, actor=actor, outcome=outcome, detail=exc.message)
         raise
-    _audit(
-        backup,
-        target,
-        actor=actor,
-        outcome=AuditEvent.Outcome.DONE,
-        detail=f"from {extraction.destination}{_why(chosen)}",
-    )
+    try:
+        _audit(
+            backup,
+            target,
+            actor=actor,
+            outcome=AuditEvent.Outcome.DONE,
+            detail=f"from {extraction.destination}{_why(chosen)}",
+        )
+    except BaseException:  # no data leaves without a record
+        with suppress(OSError):
+            target.unlink()
+        raise
     return extraction
 
 

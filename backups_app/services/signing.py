@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .. import conf
 from ..core import manifest as manifests
+from ..core.archive import read_at_most
 from ..core.errors import BackupError, InputError, VerificationError
 from ..core.manifest import Manifest
 from ..core.signature import (
@@ -74,7 +75,7 @@ def read_stored_manifest(copy: Copy, *, expected_sha256: str) -> StoredManifest:
         UnreachableError: it cannot be read. VerificationError: it was altered.
     """
     with get_destination(copy.destination).open(manifest_name(copy.name)) as stream:
-        content = stream.read(manifests.MAX_BYTES + 1)
+        content = read_at_most(stream, manifests.MAX_BYTES + 1)
     if manifests.digest(content) != expected_sha256:
         raise VerificationError(
             "The stored manifest is not the one that was written with this backup.",
@@ -98,7 +99,7 @@ def check_signature(backup: Backup, copy: Copy, stored: StoredManifest) -> Check
         evidence = "the backup was made before manifests were signed; the catalogue knows its digest"
         return Check(name=name, ok=False, is_advisory=True, evidence=evidence)
     with get_destination(copy.destination).open(signature_name(copy.name)) as stream:
-        signature = stream.read(SIGNATURE_BYTES + 1)
+        signature = read_at_most(stream, SIGNATURE_BYTES + 1)
     try:
         key = stored.manifest.key
     except InputError:

@@ -222,6 +222,15 @@ def test_a_reader_keeps_its_view_until_its_transaction_ends(shop: Path, staged: 
     assert all(check.ok for check in done.checks)
 
 
+def test_a_reader_that_stays_does_not_make_writers_wait_for_the_checkpoint(shop: Path, staged: Path):
+    with connected(shop) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM product").fetchone()
+        started = time.monotonic()
+        put(staged, shop)
+        assert time.monotonic() - started < 2.5  # five tries of a tenth of a second, each with the write lock held
+
+
 def test_later_writes_and_checkpoints_of_old_connections_do_not_undo_it(shop: Path, staged: Path):
     with connected(shop) as old:
         old.execute("UPDATE product SET name = 'old'")

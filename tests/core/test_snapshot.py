@@ -185,6 +185,17 @@ def test_the_instant_of_the_copy_is_the_pin(shop: Path, scratch: Path):
     assert snapshot.pinned_seconds >= 0
 
 
+def test_what_was_acknowledged_before_the_instant_of_the_copy_is_in_it(shop: Path, scratch: Path):
+    def commit_and_look_at_the_clock() -> datetime:
+        with connected(shop) as connection:
+            connection.execute("INSERT INTO product (name) VALUES ('just in time')")
+        return datetime(2026, 1, 2, tzinfo=UTC)
+
+    before = rows_of(shop)["product"]
+    take_snapshot(shop, scratch / "snapshot", watch=Watch(), now=commit_and_look_at_the_clock)
+    assert rows_of(scratch / "snapshot")["product"] == before + 1
+
+
 def test_the_live_file_is_never_opened_but_by_sqlite(shop: Path, scratch: Path):
     # Closing any other descriptor on it would drop the locks of this process.
     program = """

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ...core import archive as archives
 from ...core import manifest as manifests
 from ...core import signature as signatures
+from ...core.archive import read_at_most
 from ...core.errors import InputError, UnreachableError, VerificationError
 from ...core.manifest import Manifest
 from ...core.signature import SIGNATURE_BYTES, PublicKey
@@ -103,10 +104,10 @@ def read_manifest(destination: LocalDestination, stem: str) -> Reading:
         UnreachableError: the manifest cannot be read.
     """
     with destination.open(stem + manifests.SUFFIX) as stream:
-        content = stream.read(manifests.MAX_BYTES + 1)
+        content = read_at_most(stream, manifests.MAX_BYTES + 1)
     try:
         with destination.open(stem + signatures.SUFFIX) as stream:
-            signature: bytes | None = stream.read(SIGNATURE_BYTES + 1)
+            signature: bytes | None = read_at_most(stream, SIGNATURE_BYTES + 1)
     except UnreachableError:
         signature = None
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from backups_app.core.errors import BackupError, CancelledError
-from backups_app.jobs.claim import job_lock
+from backups_app.jobs.claim import claim_queued, job_lock
 from backups_app.models import Backup, Database, Job, Notification, Restore
 from backups_app.services.jobs import ask_create, ask_job, ask_restore, ask_verify
 from backups_app.services.jobs import run as run_module
@@ -61,6 +61,13 @@ def test_a_second_call_does_nothing(asked: Job):
     assert done(asked) == first
     assert Job.objects.get().attempts == 1
     assert Backup.objects.count() == 1
+
+
+def test_of_two_who_claim_a_job_one_gets_it(asked: Job):
+    assert claim_queued(asked.pk) is not None
+    assert claim_queued(asked.pk) is None
+    asked.refresh_from_db()
+    assert (asked.token, asked.attempts) == (1, 1)
 
 
 def test_a_call_for_a_job_that_is_no_more_does_nothing(asked: Job):
