@@ -199,7 +199,12 @@ def test_the_audit_lines_are_the_audit_events(console: Console, site: Path, tmp_
     lines = [json.loads(line) for line in (console.home / "state" / "audit.jsonl").read_text().splitlines()]
     rows = console.query("SELECT id, action, outcome, subject, actor_name FROM backups_app_auditevent ORDER BY id")
     assert [(line["id"], line["action"], line["outcome"], line["subject"], line["actor"]) for line in lines] == rows
-    assert [(row[1], row[2]) for row in rows] == [("create", "done"), ("verify", "done"), ("extract", "refused")]
+    assert [(row[1], row[2]) for row in rows] == [
+        ("make-signing-key", "done"),
+        ("create", "done"),
+        ("verify", "done"),
+        ("extract", "refused"),
+    ]
 
 
 def test_the_site_is_not_touched(console: Console, site: Path):

@@ -76,7 +76,7 @@ def test_a_killed_prune_is_finished_by_whoever_comes_next(console: Console, hist
     assert died.returncode == -signal.SIGKILL, died.stderr.decode()
     assert states(console, history) == ["verified", "verified", "verified", "pruning"], "one at a time"
     assert console.run("restore", history[3], "--to", console.home / "x.sqlite3").code == 7
-    console.ok("status")
+    assert console.run("status").code == 8, "a prune that was killed needs attention"
     assert states(console, history) == ["verified", "verified", "verified", "pruned"]
     assert not [name for name in console.archived() if history[3] in name]
     assert len(console.archived()) == 6

@@ -90,6 +90,8 @@ def test_a_drill_restores_checks_and_takes_the_time(backup: Backup, home: Path, 
     assert (found.verdict, found.level, found.reason) == ("passed", "drill", "")
     assert [each["name"] for each in found.checks] == [
         "manifest",
+        "signature",
+        "chain",
         "stored bytes",
         "content digest",
         "restore",

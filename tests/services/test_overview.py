@@ -34,6 +34,7 @@ def made(of: Database, at: datetime, *, state: str = "verified", **facts: Any) -
 def drilled(backup: Backup, at: datetime, *, verdict: str = "passed") -> Verification:
     found = verification_row(backup, level="drill", verdict=verdict)
     found.started_at, found.finished_at = at, at + timedelta(seconds=7)
+    found.recovery_seconds = 7
     found.save()
     return found
 

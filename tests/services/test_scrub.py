@@ -45,7 +45,7 @@ def proven(backup: Backup, *, days_ago: float) -> Backup:
 
 def copied(backup: Backup, home: Path, folder: Path) -> Copy:
     """A second verified copy of a backup."""
-    for name in stored_names(backup.archive_name)[:2]:
+    for name in stored_names(backup.archive_name):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(home / "archives" / name, folder / name)
     now = timezone.now()

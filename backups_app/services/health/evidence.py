@@ -10,6 +10,7 @@ from django.db.models import Max, OuterRef, Subquery
 
 from ...core.sqlite import sidecar
 from ...models import Backup, Database, Verification
+from ..keys.health import check_keys
 from .anomalies import COMPARED
 from .facts import DatabaseHealth, Look
 from .limits import freshness_limit
@@ -32,7 +33,7 @@ def gather(*, now: datetime) -> Look:
     databases = [
         _facts(row, backups=backups, drill=drills.get(row.drilled), passed_at=passed.get(row.pk)) for row in rows
     ]
-    return Look(now=now, databases=databases, disks=look_at_disks(databases))
+    return Look(now=now, databases=databases, disks=look_at_disks(databases), keys=check_keys(now=now))
 
 
 def _annotated() -> Any:

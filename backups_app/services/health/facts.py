@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...models import Backup, Database, Verification
 from ...models.backup import Verdict
+from ..keys.health import KeyFinding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,7 @@ class Look:
     now: datetime
     databases: list[DatabaseHealth]
     disks: list[FileSystem]
+    keys: list[KeyFinding] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

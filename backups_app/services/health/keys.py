@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..keys.health import check_keys
 from .facts import Look, Problem
 
 
 def find_key_problems(look: Look) -> Iterator[Problem]:
     """Can somebody open the archives?"""
-    for is_warning, problem in _found(look):
-        if not is_warning:
-            yield problem
+    return _told(look, is_warning=False)
 
 
 def warn_of_keys(look: Look) -> Iterator[Problem]:
     """What should be changed about keys in good time."""
-    for is_warning, problem in _found(look):
-        if is_warning:
-            yield problem
+    return _told(look, is_warning=True)
 
 
-def _found(look: Look) -> Iterator[tuple[bool, Problem]]:
-    for each in check_keys(now=look.now):
-        yield each.is_warning, Problem(code=each.code, database="", message=each.message, hint=each.hint)
+def _told(look: Look, *, is_warning: bool) -> Iterator[Problem]:
+    for each in look.keys:
+        if each.is_warning == is_warning:
+            yield Problem(code=each.code, database="", message=each.message, hint=each.hint)

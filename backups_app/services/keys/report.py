@@ -80,9 +80,14 @@ def report_keys(*, now: datetime, keyring: Keyring | None = None) -> KeysReport:
         keys=sorted(keys, key=lambda each: not each.is_configured),
         encrypted_archives=len(encrypted),
         plain_archives=len(stored) - len(encrypted),
-        # Whose keys are not known, as after a rescan, nobody can call lost.
-        lost=[each for each in encrypted if each.key_ids and not openable & set(each.key_ids)],
+        lost=[each for each in encrypted if not _can_be_opened(each, openable, at_hand)],
     )
+
+
+def _can_be_opened(backup: Backup, openable: set[str], at_hand: frozenset[str]) -> bool:
+    if not backup.key_ids:  # found by a rescan: manifests do not name recipients
+        return bool(at_hand)
+    return bool(openable & set(backup.key_ids))
 
 
 def _stored() -> Iterable[Backup]:

@@ -28,7 +28,15 @@ def drill(backup: Backup, *, age: timedelta, verdict: str = "passed") -> Verific
     at = timezone.now() - age
     reason = "" if verdict == "passed" else "It did not start."
     return Verification.objects.create(
-        backup=backup, destination="local", level="drill", verdict=verdict, reason=reason, started_at=at, finished_at=at
+        backup=backup,
+        destination="local",
+        level="drill",
+        verdict=verdict,
+        reason=reason,
+        started_at=at,
+        finished_at=at,
+        recovery_seconds=1,
+        data_age_seconds=1,
     )
 
 
