@@ -79,7 +79,7 @@ def test_a_killed_prune_is_finished_by_whoever_comes_next(console: Console, hist
     assert console.run("status").code == 8, "a prune that was killed needs attention"
     assert states(console, history) == ["verified", "verified", "verified", "pruned"]
     assert not [name for name in console.archived() if history[3] in name]
-    assert len(console.archived()) == 6
+    assert len(console.archived()) == 9
     ((state,),) = console.query("SELECT state FROM backups_app_job WHERE kind = 'prune'")
     assert state == "interrupted"
     console.ok("prune", "--yes")
