@@ -237,6 +237,9 @@ class BackupAdmin(EvidenceAdmin):
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """The detail page, with what this person may do."""
+        missing = self._missing(request)
+        if missing is not None:
+            return missing
         may = {
             "can_verify": request.user.has_perm("backups_app.verify_backup"),
             "can_restore": request.user.has_perm("backups_app.request_restore"),

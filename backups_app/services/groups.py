@@ -24,6 +24,7 @@ _VIEW = (
     "view_notification",
     "view_host",
     "view_finding",
+    "view_healthproblem",
     "view_recipient",
     "view_triagerun",
     "view_triagefile",

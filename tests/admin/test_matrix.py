@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,22 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import URLPattern, URLResolver, reverse
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
-from backups_app.models import AuditEvent, Backup, Database, Job, Notification, Restore, Schedule, ScheduledRun
+from backups_app.models import (
+    AuditEvent,
+    Backup,
+    Database,
+    HealthProblem,
+    Job,
+    Notification,
+    Recipient,
+    Restore,
+    Schedule,
+    ScheduledRun,
+    TriageFile,
+    TriageRun,
+)
 from backups_app.services.groups import setup_groups
 from tests.admin.conftest import job_row
 from tests.admin.markup import Page, page_of
@@ -59,20 +74,25 @@ def stock(model: str, *, view: str = ALL, **others: Rule) -> dict[str, Rule]:
 MATRIX: dict[str, Rule] = {
     "backups_app_overview_changelist": Rule(ALL),
     "backups_app_overview_jobs": Rule(ALL),
+    "backups_app_health": Rule(ALL, ALL),
     **stock("auditevent", view="AS"),
-    **stock("backup", verify=Rule("OS", "OS"), restore=Rule("OS", "OS")),
-    **stock("database", change=Rule(ALL, "S"), back_up=Rule("OS", "OS")),
+    **stock("backup", verify=Rule("OS", "OS"), restore=Rule("OS", "OS"), hold=Rule("OS", "OS")),
+    **stock("database", change=Rule(ALL, "S"), back_up=Rule("OS", "OS"), retention=Rule("S"), prune=Rule("S", "S")),
+    **stock("healthproblem"),
     **stock("job", cancel=Rule("OS", "OS"), progress=Rule(ALL)),
     **stock("notification", test=Rule("S", "S")),
+    **stock("recipient", kit=Rule(ALL, ALL), prove=Rule("S", "S")),
     **stock("restore", approve=Rule("PS", "PS"), reject=Rule("PS", "PS"), undo=Rule("OS", "OS")),
     **stock("schedule", add=Rule("OS", "OS"), change=Rule(ALL, "OS"), delete=Rule("OS", "OS")),
     **stock("scheduledrun"),
-    **stock("verification"),
+    **stock("triagefile"),
+    **stock("triagerun", start=Rule("OS", "OS"), **{"import": Rule("OS", "OS")}, delete_useless=Rule("S", "S")),
+    **stock("verification", report=Rule(ALL, ALL), report_json=Rule(ALL, ALL)),
 }
 
-WITHOUT_ROW = {"changelist", "add", "jobs", "back_up", "test"}
-READ_BY_POST = {"changelist", "history"}
-"""Stock pages that answer a POST as a GET."""
+WITHOUT_ROW = {"", "changelist", "add", "jobs", "back_up", "test", "kit", "start"}
+READ_BY_POST = {"changelist", "history", "health", "kit", "report", "json"}
+"""Pages that answer a POST as a GET."""
 
 
 def names(patterns: list[Any]) -> Iterator[str]:
@@ -91,8 +111,22 @@ def test_every_page_has_a_line_in_the_matrix():
 
 
 @pytest.fixture
-def rows(backup: Backup) -> dict[str, Any]:
+def rows(backup: Backup, settings: Settings, tmp_path: Path) -> dict[str, Any]:
     """One row of each model, in the state in which its deeds make sense."""
+    settings.BACKUPS = {**settings.BACKUPS, "TRIAGE_ROOTS": [tmp_path], "RETENTION": {"keep_last": 1}}
+    triage = TriageRun.objects.create(requested_by_name="anna", paths=[str(tmp_path)], finished_at=timezone.now())
+    file = {"run": triage, "location": b"/x", "format": "sqlite", "size_bytes": 1, "is_judged": True}
+    TriageFile.objects.create(**file, path="/x", verdict="holds data", is_useless=False, is_importable=True)
+    useless = TriageFile.objects.create(**file, path="/y", verdict="empty", is_useless=True)
+    drill = backup.verifications.create(
+        destination="local",
+        level="drill",
+        verdict="passed",
+        started_at=timezone.now(),
+        finished_at=timezone.now(),
+        recovery_seconds=1,
+        data_age_seconds=1,
+    )
     anna = somebody("anna", "request_restore")
     restore, job = ask(backup, anna), job_row(backup.database, kind="drill")
     job.save()
@@ -102,12 +136,23 @@ def rows(backup: Backup) -> dict[str, Any]:
         "auditevent": AuditEvent.objects.first(),
         "backup": backup,
         "database": backup.database,
+        "drill": drill,
+        "healthproblem": HealthProblem.objects.create(
+            code="too_old", message="x", first_seen=timezone.now(), last_seen=timezone.now()
+        ),
+        "recipient": Recipient.objects.create(
+            public="age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+            key_id="age1ql3z7hjy54pw",
+            first_seen_at=timezone.now(),
+        ),
+        "triagefile": useless,
+        "triagerun": triage,
         "job": job,
         "notification": Notification.objects.create(channel="mail", event="test"),
         "restore": restore,
         "schedule": schedule,
         "scheduledrun": run,
-        "verification": backup.verifications.first(),
+        "verification": backup.verifications.get(level="creation"),
     }
 
 
@@ -115,7 +160,8 @@ def address(name: str, rows: dict[str, Any]) -> str:
     """Where a page is."""
     model, _, page = name.removeprefix("backups_app_").partition("_")
     query = f"?id={rows['database'].pk}" if page == "back_up" else ""
-    args = [] if page in WITHOUT_ROW else [rows[model].pk]
+    row = "drill" if page.startswith("report") else model
+    args = [] if page in WITHOUT_ROW else [rows[row].pk]
     return reverse(f"admin:{name}", args=args) + query
 
 
@@ -180,7 +226,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "backups_app_backup_restore": {"reason": "the prices were wrong"},
     "backups_app_database_change": {"required_tables": '["product"]', "freshness_hours": "3"},
     "backups_app_database_back_up": {"note": "before the sale"},
+    "backups_app_backup_hold": {"verb": "hold", "reason": "an audit"},
+    "backups_app_database_prune": {},
     "backups_app_job_cancel": {},
+    "backups_app_recipient_prove": {},
+    "backups_app_triagerun_start": {},
+    "backups_app_triagerun_import": {},
+    "backups_app_triagerun_delete_useless": {"password": PASSWORD},
     "backups_app_notification_test": {},
     "backups_app_restore_approve": {"password": PASSWORD},
     "backups_app_restore_reject": {"password": PASSWORD, "reason": "not now"},
@@ -221,6 +273,8 @@ def filled(page: Page, name: str, rows: dict[str, Any]) -> dict[str, Any]:
         for each in page.all("input")
         if each.attributes.get("type") == "hidden" and each.attributes.get("name", "csrf")[:4] != "csrf"
     }
+    if name.endswith("triagerun_start"):
+        hidden["paths"] = "\n".join(rows["triagerun"].paths)
     database = {"database": str(rows["database"].pk)} if name.endswith(("backup_restore", "schedule_add")) else {}
     return {**hidden, **database, **FORMS[name]}
 
