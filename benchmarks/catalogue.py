@@ -30,9 +30,10 @@ def fill(*, databases: int = 200, backups: int = 100_000, days: int = 60, now: d
     digest = "printf('%064x', i)"
     statements = [
         f"""{_NUMBERS.format(count=databases)} INSERT INTO backups_app_database
-            (id, name, identity, alias, path, is_under_care, required_tables, freshness_hours, added_at)
+            (id, name, identity, alias, path, is_under_care, is_imported, required_tables, freshness_hours,
+             added_at)
             SELECT i + 1, printf('tenant-%03d', i), printf('%032x', i), '', '/srv/tenants/' || i || '.sqlite3',
-            1, '[]', NULL, {old} FROM n""",
+            1, 0, '[]', NULL, {old} FROM n""",
         f"""{_NUMBERS.format(count=count)} INSERT INTO backups_app_job
             (id, kind, database_id, options, trigger, requested_by_id, requested_by_name, created_at, state,
              is_inline, host, owner, token, attempts, started_at, heartbeat_at, finished_at, phase, done_bytes,
@@ -44,13 +45,14 @@ def fill(*, databases: int = 200, backups: int = 100_000, days: int = 60, now: d
             (id, database_id, job_id, trigger, requested_by_id, requested_by_name, note, is_held, created_at,
              taken_at, finished_at, state, verdict, verified_at, failure_code, reason, hint, archive_name,
              size_bytes, archive_bytes, sha256, archive_sha256, content_sha256, manifest_sha256, is_encrypted,
-             census, row_count, remarks, pinned_seconds)
+             census, row_count, remarks, pinned_seconds, held_by_name, key_ids, origin_sha256, prune_reason,
+             signing_key_id)
             SELECT printf('%012x', i), {database}, printf('%012x', i), 'schedule', '', 'system', '', 0, {moment},
             {moment}, {moment}, CASE WHEN {has_failed} THEN 'failed' ELSE 'verified' END,
             CASE WHEN {has_failed} THEN '' ELSE 'passed' END, {moment}, '',
             CASE WHEN {has_failed} THEN 'The disk is full.' ELSE '' END, '', 'tenant/' || i,
             4000000 + i % 1000000, 800000 + i % 100000, {digest}, {digest}, {digest}, {digest}, 0, {_CENSUS},
-            7654321, '[]', 0.5 FROM n""",
+            7654321, '[]', 0.5, '', '[]', '', '', '' FROM n""",
         f"""{_NUMBERS.format(count=count)} INSERT INTO backups_app_copy
             (backup_id, destination, name, state, reason, stored_at, checked_at)
             SELECT printf('%012x', i), 'local', 'tenant/' || i, 'verified', '', {moment}, {moment} FROM n""",

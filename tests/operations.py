@@ -43,7 +43,7 @@ from backups_app.services.create import create_backup  # noqa: E402
 from backups_app.services.databases import add_database  # noqa: E402
 from backups_app.services.extract import extract_backup  # noqa: E402
 from backups_app.services.jobs.reap import reap_jobs  # noqa: E402
-from backups_app.services.names import manifest_name  # noqa: E402
+from backups_app.services.names import manifest_name, stored_names  # noqa: E402
 from backups_app.services.restores import approve_restore, heal_restores, run_restore, undo_restore  # noqa: E402
 from backups_app.services.restores.request import file_request  # noqa: E402
 from backups_app.services.verify import verify_backup  # noqa: E402
@@ -106,7 +106,7 @@ class World:
         archives = conf.archives_folder()
         stored = {str(each.relative_to(archives)) for each in archives.rglob("*") if each.is_file()}
         listed = {copy.name for copy in Copy.objects.all()}
-        listed |= {manifest_name(name) for name in listed}
+        listed = {each for name in listed for each in stored_names(name)}
         assert stored == listed, f"stored and not listed: {stored - listed}; listed, not stored: {listed - stored}"
         for backup in Backup.objects.filter(state=Backup.State.VERIFIED).prefetch_related("copies"):
             self._prove(backup)

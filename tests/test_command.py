@@ -402,7 +402,7 @@ def test_a_kill_at_any_moment_is_healed_by_the_next_run(console: Console):
     for backup_id in killed:
         assert_healed(console, backup_id)
     assert console.scratch() == set()
-    assert len(console.archived()) == 2 * len(kept)
+    assert len(console.archived()) == 3 * len(kept)
     assert console.query("SELECT count(*) FROM backups_app_copy") == [(len(kept),)]
     assert rows_of(console.site) == before
     console.ok("verify", "--all", "--level", "quick")

@@ -100,6 +100,7 @@ def test_a_last_drill_shows_its_recovery_time(superuser: Person, backup: Backup)
     assert "No restore was rehearsed yet." in overview(superuser).text
     drill = verification_row(backup, level="drill")
     drill.started_at = drill.finished_at - timedelta(seconds=7)
+    drill.recovery_seconds = 7
     drill.save()
     assert "shop, recovered in 7 s" in overview(superuser).text
 

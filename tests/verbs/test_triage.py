@@ -415,7 +415,7 @@ def test_our_own_archives_are_judged_and_not_imported(run, home: Path, shop: Dat
     assert run("create", "shop").code == 0
     finished = run("triage", home / "archives", "--import", "--json")
     assert finished.code == 7
-    assert sorted(each["format"] for each in finished.document["files"]) == ["manifest", "zstd+sqlite"]
+    assert sorted(each["format"] for each in finished.document["files"]) == ["manifest", "manifest", "zstd+sqlite"]
     assert Backup.objects.count() == 1
 
 
