@@ -28,7 +28,7 @@ demo: install  ## A sample site, the old copy and ours judged, then the admin (A
 	@$(BIN)/python manage.py backup demo $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style and types
 	$(BIN)/ruff check .

@@ -67,14 +67,14 @@ def _switched_off(report: KeysReport) -> list[KeyFinding]:
 
 
 def _lost(report: KeysReport) -> list[KeyFinding]:
-    if not report.lost:
+    if not report.lost_archives:
         return []
     shown = ", ".join(f"{each.pk} ({each.database.name})" for each in report.lost[:_SHOWN])
-    more = f" and {len(report.lost) - _SHOWN} more" if len(report.lost) > _SHOWN else ""
+    more = f" and {report.lost_archives - _SHOWN} more" if report.lost_archives > _SHOWN else ""
     return [
         KeyFinding(
             code="archives_cannot_be_opened",
-            message=f"{len(report.lost)} archives can no longer be opened with a key that is set or at hand: "
+            message=f"{report.lost_archives} archives can no longer be opened with a key that is set or at hand: "
             f"{shown}{more}.",
             hint="When the old identity still exists: `manage.py backup rekey --all --identity FILE`, or prove its "
             "recipient again. Else make a new backup; those archives are lost.",

@@ -8,9 +8,12 @@ belongs to one of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import reduce
+from operator import or_
+
+from django.db.models import Count, Q, QuerySet
 
 from ...encryption import Keyring
 from ...models import Backup, Copy, Recipient
@@ -41,8 +44,10 @@ class KeysReport:
     keys: list[KeyReport]
     encrypted_archives: int
     plain_archives: int
-    lost: list[Backup]
-    """Stored archives that can no longer be opened by any key that is set, proven or at hand."""
+    lost_archives: int
+    """How many stored archives can no longer be opened by any key that is set, proven or at hand."""
+    lost: QuerySet[Backup]
+    """Those archives, newest first."""
 
     @property
     def configured(self) -> list[KeyReport]:
@@ -58,11 +63,21 @@ def report_keys(*, now: datetime, keyring: Keyring | None = None) -> KeysReport:
     sync_recipients(now=now)
     at_hand = (keyring or Keyring.configured()).publics
     rows = list(Recipient.objects.all())
-    stored = list(_stored())
-    encrypted = [each for each in stored if each.is_encrypted]
-    counts = Counter(public for each in encrypted for public in set(each.key_ids))
-    alone = Counter(each.key_ids[0] for each in encrypted if len(set(each.key_ids)) == 1)
+    stored = _stored()
+    # Archives by the keys that open them: a few sets of keys, however many archives there are.
+    encrypted = stored.filter(is_encrypted=True)
+    sets = [
+        (each["key_ids"], each["archives"])
+        for each in encrypted.order_by().values("key_ids").annotate(archives=Count("pk"))
+    ]
+    counts: Counter[str] = Counter()
+    alone: Counter[str] = Counter()
+    for publics, archives in sets:
+        counts.update(dict.fromkeys(publics, archives))
+        if len(set(publics)) == 1:
+            alone[publics[0]] += archives
     openable = {row.public for row in rows if _is_held(row, now=now)} | at_hand
+    lost = [(publics, archives) for publics, archives in sets if not _can_be_opened(publics, openable, at_hand)]
     keys = [
         KeyReport(
             recipient=row,
@@ -78,19 +93,27 @@ def report_keys(*, now: datetime, keyring: Keyring | None = None) -> KeysReport:
     ]
     return KeysReport(
         keys=sorted(keys, key=lambda each: not each.is_configured),
-        encrypted_archives=len(encrypted),
-        plain_archives=len(stored) - len(encrypted),
-        lost=[each for each in encrypted if not _can_be_opened(each, openable, at_hand)],
+        encrypted_archives=sum(archives for _publics, archives in sets),
+        plain_archives=stored.filter(is_encrypted=False).count(),
+        lost_archives=sum(archives for _publics, archives in lost),
+        lost=_with_keys(encrypted, [publics for publics, _archives in lost]),
     )
 
 
-def _can_be_opened(backup: Backup, openable: set[str], at_hand: frozenset[str]) -> bool:
-    if not backup.key_ids:  # found by a rescan: manifests do not name recipients
+def _can_be_opened(publics: list[str], openable: set[str], at_hand: frozenset[str]) -> bool:
+    if not publics:  # found by a rescan: manifests do not name recipients
         return bool(at_hand)
-    return bool(openable & set(backup.key_ids))
+    return bool(openable & set(publics))
 
 
-def _stored() -> Iterable[Backup]:
+def _with_keys(backups: QuerySet[Backup], sets: list[list[str]]) -> QuerySet[Backup]:
+    """Those whose recipients are one of these sets."""
+    if not sets:
+        return backups.none()
+    return backups.filter(reduce(or_, (Q(key_ids=publics) for publics in sets)))
+
+
+def _stored() -> QuerySet[Backup]:
     """Backups with an archive, newest first, without their large facts."""
     with_copy = Copy.objects.exclude(state__in=[Copy.State.PENDING, Copy.State.PRUNED]).values("backup")
     kept = Backup.objects.exclude(state__in=Backup.GONE_STATES)
