@@ -22,7 +22,7 @@ from ..models import Job
 DASH = "–"
 
 # Django's own words for spans of time, which not all of its catalogues have.
-_UNITS = {
+_UNITS: dict[str, Any] = {
     "year": ngettext_lazy("%(num)d year", "%(num)d years", "num"),
     "month": ngettext_lazy("%(num)d month", "%(num)d months", "num"),
     "week": ngettext_lazy("%(num)d week", "%(num)d weeks", "num"),
