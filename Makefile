@@ -7,7 +7,7 @@ ARGS ?=
 MINUTES ?= 10
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint format bench soak clean
+.PHONY: help install demo test lint format messages bench soak clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -38,6 +38,14 @@ lint: $(VENV)/.dev  ## Check style and types
 format: $(VENV)/.dev  ## Put the code in its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+messages: $(VENV)/.dev  ## Bring the catalogue of translations up to date and compile it (needs gettext)
+	cd backups_app && ../$(BIN)/python -m django makemessages --locale el --add-location file --no-wrap --no-obsolete
+	$(BIN)/python -m django makemessages --locale el --add-location file --no-wrap --no-obsolete --extension html \
+		--ignore backups_app --ignore $(VENV)
+	@for each in locale backups_app/locale; do \
+		msgfmt --check --statistics --output-file $$each/el/LC_MESSAGES/django.mo $$each/el/LC_MESSAGES/django.po || exit 1; \
+	done
 
 bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run, and the pages of the admin
 	$(BIN)/python -m benchmarks $(ARGS)

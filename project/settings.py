@@ -55,11 +55,13 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "backups_app.middleware.TimeZoneMiddleware",
 ]
 
 ROOT_URLCONF = "project.urls"
@@ -136,8 +138,10 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
-LANGUAGE_CODE = "en"
-TIME_ZONE = "UTC"
+LANGUAGE_CODE = os.environ.get("DJANGO_LANGUAGE_CODE") or "en"
+LANGUAGES = [("en", "English"), ("el", "Ελληνικά")]  # the browser of each person chooses
+LOCALE_PATHS = [BASE_DIR / "locale"]
+TIME_ZONE = os.environ.get("DJANGO_TIME_ZONE") or "UTC"  # for commands, and until the browser has told its own
 USE_I18N = True
 USE_TZ = True
 

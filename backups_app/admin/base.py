@@ -9,10 +9,12 @@ from typing import Any
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
+from django.forms import Script
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
+from django.utils.translation import gettext as _
 
 from .. import conf
 from ..services import catalog
@@ -29,6 +31,7 @@ class CatalogAdmin(admin.ModelAdmin):
 
     class Media:
         css = {"all": ["backups_app/admin.css"]}
+        js = [Script("backups_app/time_zone.js", defer=True)]
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Rows are made by services."""
@@ -86,7 +89,7 @@ class CatalogAdmin(admin.ModelAdmin):
             return None
         context = {
             **self.admin_site.each_context(request),
-            "title": "The backup catalogue is not ready",
+            "title": _("The backup catalogue is not ready"),
             "command": f"python manage.py migrate --database {conf.CATALOG_ALIAS}",
         }
         return TemplateResponse(request, "admin/backups_app/catalog_missing.html", context, status=503)

@@ -15,10 +15,21 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext_lazy
 
 from ..models import Job
 
 DASH = "–"
+
+# Django's own words for spans of time, which not all of its catalogues have.
+_UNITS: dict[str, Any] = {
+    "year": ngettext_lazy("%(num)d year", "%(num)d years", "num"),
+    "month": ngettext_lazy("%(num)d month", "%(num)d months", "num"),
+    "week": ngettext_lazy("%(num)d week", "%(num)d weeks", "num"),
+    "day": ngettext_lazy("%(num)d day", "%(num)d days", "num"),
+    "hour": ngettext_lazy("%(num)d hour", "%(num)d hours", "num"),
+    "minute": ngettext_lazy("%(num)d minute", "%(num)d minutes", "num"),
+}
 
 # State or verdict → the look of its badge. The symbol carries the meaning without colour.
 _LOOKS = {
@@ -107,7 +118,7 @@ def age(moment: datetime | None) -> SafeString | str:
     local = timezone.localtime(moment)
     exact = date_format(local, "DATE_FORMAT") + local.strftime(", %H:%M:%S %Z")
     is_new = timezone.now() - moment < timedelta(minutes=1)
-    ago = _("just now") if is_new else _("%(time)s ago") % {"time": timesince(moment, depth=1)}
+    ago = _("just now") if is_new else _("%(time)s ago") % {"time": timesince(moment, time_strings=_UNITS, depth=1)}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ago)
 
 
@@ -116,7 +127,7 @@ def due(moment: datetime) -> SafeString:
     local = timezone.localtime(moment)
     exact = date_format(local, "DATE_FORMAT") + local.strftime(", %H:%M:%S %Z")
     is_soon = moment - timezone.now() < timedelta(minutes=1)
-    ahead = _("now") if is_soon else _("in %(time)s") % {"time": timeuntil(moment, depth=1)}
+    ahead = _("now") if is_soon else _("in %(time)s") % {"time": timeuntil(moment, time_strings=_UNITS, depth=1)}
     return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ahead)
 
 

@@ -12,7 +12,7 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 
 from ..models import HealthProblem, Host
 from ..services.databases import sync_databases
@@ -22,6 +22,53 @@ from . import display
 from .base import EvidenceAdmin
 
 _PROBLEMS_SHOWN = 50
+
+# The codes of problems as words. What is not among them is shown in English.
+_PROBLEMS = (
+    gettext_noop("Anomaly"),
+    gettext_noop("Archive deleted"),
+    gettext_noop("Archive replaced"),
+    gettext_noop("Archives cannot be opened"),
+    gettext_noop("Backup deleted"),
+    gettext_noop("Chain broken"),
+    gettext_noop("Chain cut"),
+    gettext_noop("Clock set back"),
+    gettext_noop("Copies bad"),
+    gettext_noop("Database missing"),
+    gettext_noop("Destination empty"),
+    gettext_noop("Destination unreachable"),
+    gettext_noop("Disk nearly full"),
+    gettext_noop("Drill failed"),
+    gettext_noop("Drill overdue"),
+    gettext_noop("Encryption off"),
+    gettext_noop("Forged"),
+    gettext_noop("Host silent"),
+    gettext_noop("Jobs wait"),
+    gettext_noop("Key unknown"),
+    gettext_noop("Keys not proven"),
+    gettext_noop("Last run failed"),
+    gettext_noop("Left care"),
+    gettext_noop("Manifest deleted"),
+    gettext_noop("Manifest unreadable"),
+    gettext_noop("Misplaced"),
+    gettext_noop("Never verified"),
+    gettext_noop("Not a plain file"),
+    gettext_noop("Not proven again"),
+    gettext_noop("Nothing under care"),
+    gettext_noop("Notifications undelivered"),
+    gettext_noop("One proven recipient"),
+    gettext_noop("Recipients unusable"),
+    gettext_noop("Rolled back"),
+    gettext_noop("Run failed"),
+    gettext_noop("Schedule overdue"),
+    gettext_noop("Signature missing"),
+    gettext_noop("Stray archive"),
+    gettext_noop("Stray manifest"),
+    gettext_noop("Too old"),
+    gettext_noop("Unreachable"),
+    gettext_noop("Unsigned"),
+    gettext_noop("Wal large"),
+)
 
 
 @admin.register(HealthProblem)
@@ -84,7 +131,7 @@ class HealthProblemAdmin(EvidenceAdmin):
 
 
 def _words(code: str) -> str:
-    return code.replace("_", " ").capitalize()
+    return _(code.replace("_", " ").capitalize())
 
 
 def _overall(health: Health) -> str:

@@ -36,7 +36,7 @@ class RequestForm(forms.Form):
         objecting = {each.code for each in objections}
         for code, what in GUARDS.items():
             if code in objecting or (data and data.get(f"override_{code}")):
-                label = _("Go on although %(what)s, because") % {"what": what}
+                label = _("Go on although %(what)s, because") % {"what": _(what)}
                 self.fields[f"override_{code}"] = forms.CharField(label=label, required=False, max_length=500)
         if objections and self.is_valid():
             self._show(objections)

@@ -181,7 +181,8 @@ class RestoreAdmin(EvidenceAdmin):
         """Who asked and who decided."""
         parts = [(_("asked for by"), restore.requested_by_name, "")]
         if restore.approved_by_name:
-            alone = f" ({_('the same person: the four-eyes rule is off')})" if restore.is_self_approved else ""
+            remark = _("the same person: the four-eyes rule is off")
+            alone = f" ({remark})" if restore.is_self_approved else ""
             parts.append((_("approved by"), restore.approved_by_name, alone))
         if restore.rejected_by_name:
             is_withdrawn = restore.state == Restore.State.CANCELLED
@@ -343,7 +344,8 @@ def in_words(restore: Restore) -> str:
     report = restore.report or {}
     if restore.state == Restore.State.REQUESTED:
         waits = _("Waits for the approval of another person.") if conf.get("FOUR_EYES") else _("Waits for approval.")
-        return f"{waits} {_('Nothing was changed.')}"
+        unchanged = _("Nothing was changed.")
+        return f"{waits} {unchanged}"
     if restore.state == Restore.State.APPROVED and open_job(restore):
         return _("Approved. A job waits to run it; nothing was changed yet.")
     if restore.state == Restore.State.APPROVED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,13 +15,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.dates import WEEKDAYS
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import get_language, gettext_lazy, override
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 
 from ..core.errors import BackupError, InputError
-from ..jobs.cron import describe, find_zone, next_times, parse, zone_names
+from ..jobs.cron import Cron, describe, find_zone, next_times, parse, zone_names
 from ..models import Database, Schedule, ScheduledRun
 from ..services.audit import Actor
 from ..services.schedules import check_schedule, delete_schedule, save_schedule
@@ -168,7 +171,7 @@ class ScheduleAdmin(CatalogAdmin):
         if not schedule.cron:
             return _("Shown when the schedule is saved.")
         try:
-            words = describe(parse(schedule.cron))
+            words = _in_words(parse(schedule.cron))
         except InputError as exc:
             words = exc.message
         return format_html("<code>{}</code> {}", schedule.cron, words)
@@ -272,9 +275,22 @@ def _local_time(moment: datetime) -> SafeString:
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         in_utc.isoformat(),
-        f"{in_utc:%a %Y-%m-%d %H:%M} UTC",
-        f"{moment:%a %Y-%m-%d %H:%M} {moment.tzname()}",
+        f"{date_format(in_utc, 'D')} {in_utc:%Y-%m-%d %H:%M} UTC",
+        f"{date_format(moment, 'D')} {moment:%Y-%m-%d %H:%M} {moment.tzname()}",
     )
+
+
+def _in_words(cron: Cron) -> str:
+    """The expression in the reader's language where that gives whole words, else in English."""
+    if (get_language() or "").partition("-")[0] != "el":
+        return describe(cron)
+    words = describe(cron, locale="el_GR").replace("μόνο το ", "μόνο ")
+    for day in WEEKDAYS.values():
+        with override(None):
+            name = str(day)
+        words = words.replace(name, str(day))
+    # Months stand in a case that their names do not have: half a sentence is worse than a foreign one.
+    return describe(cron) if re.search("[A-Za-z]", words) else words
 
 
 def _due(run: ScheduledRun) -> SafeString:

@@ -10,6 +10,7 @@ from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, reverse
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -160,4 +161,4 @@ def _seconds(seconds: float | None) -> str:
     """Short times to the tenth of a second: most drills take less than a minute."""
     if seconds is None or seconds >= 60:
         return display.duration(_length(seconds))
-    return _("%(seconds).1f s") % {"seconds": seconds}
+    return _("%(seconds)s s") % {"seconds": number_format(seconds, decimal_pos=1)}

@@ -313,12 +313,15 @@ def _end_of_gap(wall: datetime, *, start: datetime, end: datetime) -> datetime:
 
 
 @lru_cache(maxsize=512)
-def describe(cron: Cron) -> str:
-    """The expression in plain English, such as ``At 03:15``."""
+def describe(cron: Cron, *, locale: str = "en_US") -> str:
+    """The expression in plain words, such as ``At 03:15``.
+
+    ``locale`` is one of cron-descriptor's; names of days and months stay English in all of them.
+    """
     written = [_plain(field, text) for field, text in zip(_FIELDS, cron.fields, strict=True)]
     if cron.is_every_day:
         written[2] = written[4] = "*"
-    options = Options(locale_code="en_US", use_24hour_time_format=True)
+    options = Options(locale_code=locale, use_24hour_time_format=True)
     return str(ExpressionDescriptor(" ".join(written), options).get_description())
 
 

@@ -17,6 +17,7 @@ from ..models import Job, Schedule, ScheduledRun
 from . import audit
 from .audit import Actor
 from .jobs.ask import ask_job
+from .wording import english
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ def save_schedule(schedule: Schedule, *, actor: Actor, now: datetime) -> None:
 
 
 def _require_allowed(schedule: Schedule, *, before: Schedule | None) -> None:
-    name, kind = schedule.database.name, schedule.get_kind_display()
+    name, kind = schedule.database.name, english(schedule, "kind")
     if before is None and not schedule.database.is_under_care:
         raise RefusedError(f"The database {name!r} is not under care.", "Put it under care first.")
     if before is not None and (before.database_id, before.kind) != (schedule.database_id, schedule.kind):

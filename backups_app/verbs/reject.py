@@ -8,6 +8,7 @@ from typing import Any
 from ..documents import restore_document
 from ..services.people import actor_for
 from ..services.restores import reject_restore
+from ..services.wording import english
 from .find import find_restore
 from .output import Output
 
@@ -27,6 +28,6 @@ def run(options: dict[str, Any], output: Output) -> int:
     is_own = options["user"] is not None and options["user"] == restore.requested_by_name
     actor = actor_for(options["user"], permission="request_restore" if is_own else "approve_restore")
     reject_restore(restore, reason=options["reason"], actor=actor)
-    output.line(f"Restore {restore.pk} is {restore.get_state_display()}.")
+    output.line(f"Restore {restore.pk} is {english(restore, 'state')}.")
     output.document({"restore": restore_document(restore)})
     return 0

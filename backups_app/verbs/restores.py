@@ -8,6 +8,7 @@ from typing import Any
 from ..core.errors import EXIT_CODES, RefusedError
 from ..documents import restore_document
 from ..models import Restore
+from ..services.wording import english
 from .output import Output, human_size
 
 _MAX_TABLES = 40
@@ -69,7 +70,7 @@ def report_outcome(restore: Restore, output: Output) -> int:
         if report.get("pending_migrations"):
             output.note(f"Note: pending migrations: {', '.join(report['pending_migrations'])}. Run manage.py migrate.")
         return 0
-    output.problem(f"{restore.get_state_display()}: {restore.outcome}", restore.hint)
+    output.problem(f"{english(restore, 'state')}: {restore.outcome}", restore.hint)
     if restore.state == Restore.State.ROLLED_BACK:
         return 3
     return EXIT_CODES.get(restore.failure_code, 1)

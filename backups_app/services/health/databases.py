@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ...models import Backup
 from ...models.backup import Verdict
+from ..wording import english
 from .facts import DatabaseHealth, Look, Problem
 
 _CREATE = "Run `manage.py backup create`, or use Back up now in the admin."
@@ -65,7 +66,7 @@ def find_unproven_backups(look: Look) -> Iterator[Problem]:
                 code="not_proven_again",
                 database=each.database.name,
                 message="The last verification of the newest verified backup says "
-                f"{backup.get_verdict_display() or 'nothing'}.",
+                f"{english(backup, 'verdict') or 'nothing'}.",
                 hint=f"See `manage.py backup show {backup.pk}`, and make a new backup.",
             )
 

@@ -10,6 +10,7 @@ from django.db.models import OuterRef, Subquery
 from ...core.sqlite import has_wal_reset_bug
 from ...models import Schedule, ScheduledRun
 from ..notifications import undelivered
+from ..wording import english
 from .facts import Look, Problem
 
 
@@ -39,6 +40,6 @@ def note_missed_runs(_look: Look) -> Iterator[str]:
     )
     for each in missed.filter(last_missed__gt=0).select_related("database"):
         yield (
-            f"{each.database.name}: the last scheduled run ({each.get_kind_display()}) was late and stands for "
+            f"{each.database.name}: the last scheduled run ({english(each, 'kind')}) was late and stands for "
             f"{each.last_missed} missed one(s); the next that is on time ends this note."
         )

@@ -11,6 +11,7 @@ from ...models import Database, Job, Verification
 from ..hosts import silent_hosts
 from ..jobs.attend import ready_jobs
 from ..schedules import overdue
+from ..wording import english
 from .facts import Look, Problem
 
 _QUEUE_PATIENCE = timedelta(minutes=5)
@@ -78,7 +79,7 @@ def find_failed_runs(look: Look) -> Iterator[Problem]:
                     code="run_failed",
                     database=name,
                     subject=job.kind,
-                    message=f"The last job to {job.get_kind_display()} it ended badly (job {job.pk}): {job.outcome}",
+                    message=f"The last job to {english(job, 'kind')} it ended badly (job {job.pk}): {job.outcome}",
                     hint=job.hint or "See the page of the job, cure the cause, and run it again.",
                 )
 

@@ -14,6 +14,7 @@ from ...jobs.queue import wake
 from ...models import Backup, Database, Job, Restore, Verification
 from ..audit import Actor
 from ..copies import require_copies
+from ..wording import english
 
 _MAX_TRIES = 20
 """Each try is lost only to somebody who asked, claimed or merged in between."""
@@ -65,13 +66,13 @@ def ask_restore(restore: Restore, *, actor: Actor, trigger: str) -> Job:
     restore.refresh_from_db()
     if restore.state != Restore.State.APPROVED:
         raise RefusedError(
-            f"Restore {restore.pk} is {restore.get_state_display()}; only an approved one can run.",
+            f"Restore {restore.pk} is {english(restore, 'state')}; only an approved one can run.",
             "File a new request.",
         )
     running = Job.objects.filter(database=restore.database, state=Job.State.RUNNING).first()
     if running is not None:
         raise BusyError(
-            f"Another job of {restore.database.name} is running (job {running.pk}, {running.get_kind_display()}).",
+            f"Another job of {restore.database.name} is running (job {running.pk}, {english(running, 'kind')}).",
             "Try again when it has ended.",
         )
     job = ask_job(Job.Kind.RESTORE, restore.database, actor=actor, trigger=trigger, restore=restore)

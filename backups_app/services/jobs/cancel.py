@@ -10,6 +10,7 @@ from ...core.errors import RefusedError
 from ...models import Job
 from .. import audit
 from ..audit import Actor
+from ..wording import english
 
 
 def cancel_job(job: Job, *, actor: Actor) -> Job:
@@ -44,6 +45,6 @@ def cancel_job(job: Job, *, actor: Actor) -> Job:
     job.refresh_from_db()
     if not changed and not job.is_open:
         raise RefusedError(
-            f"Job {job.pk} is {job.get_state_display()}; there is nothing to cancel.", "Look at its outcome."
+            f"Job {job.pk} is {english(job, 'state')}; there is nothing to cancel.", "Look at its outcome."
         )
     return job

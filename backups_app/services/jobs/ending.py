@@ -15,6 +15,7 @@ from ...models import Backup, Job, Restore, Verification
 from ...models.backup import Verdict
 from ...redaction import redacted
 from ..notifications import notify_job
+from ..wording import english
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class Ending:
             more += "; it was replaced by a good copy"
         return cls(
             state=Job.State.FAILED,
-            outcome=f"{first.backup_id} at {first.destination}: {first.get_verdict_display()}: {first.reason}{more}",
+            outcome=f"{first.backup_id} at {first.destination}: {english(first, 'verdict')}: {first.reason}{more}",
             hint=first.hint,
             code="verification_failed" if first.verdict == Verdict.FAILED else first.verdict,
         )
@@ -68,7 +69,7 @@ class Ending:
         if restore.state == Restore.State.SUCCEEDED:
             return cls.succeeded(f"Restore {restore.pk} succeeded.")
         state = Job.State.CANCELLED if restore.state == Restore.State.CANCELLED else Job.State.FAILED
-        reason = restore.outcome or f"Restore {restore.pk} is {restore.get_state_display()}."
+        reason = restore.outcome or f"Restore {restore.pk} is {english(restore, 'state')}."
         return cls(state=state, outcome=reason, hint=restore.hint, code=restore.failure_code or BackupError.code)
 
 

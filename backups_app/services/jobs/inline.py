@@ -15,6 +15,7 @@ from ...core.errors import BackupError, BusyError, CancelledError, translated
 from ...jobs.claim import Claim, insert_claimed, job_lock
 from ...models import Database, Job, Restore
 from ..audit import Actor
+from ..wording import english
 from .ending import Ending, finish
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ def _refuse_waiting(job: Job, *, is_over: bool) -> None:
     if running is not None and Job.Kind.RESTORE in (job.kind, running.kind):
         what = "A restore" if running.kind == Job.Kind.RESTORE else "Another job"
         raise BusyError(
-            f"{what} of {name} is running (job {running.pk}, {running.get_kind_display()}).",
+            f"{what} of {name} is running (job {running.pk}, {english(running, 'kind')}).",
             "Try again when it has ended.",
         )
     if is_over or (running is None and job.kind == Job.Kind.RESTORE):

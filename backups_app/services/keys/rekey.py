@@ -36,6 +36,7 @@ from ..jobs.inline import run_inline
 from ..prune import give_up
 from ..restores.staging import stage_backup
 from ..verify import read_manifest
+from ..wording import english
 from .safety import require_safe_for, unproven_remark
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ def _require_usable(backup: Backup) -> None:
     require_copies(backup)
     if backup.state != Backup.State.VERIFIED:
         raise RefusedError(
-            f"Backup {backup.pk} is {backup.get_state_display()}; only a verified one is encrypted anew.",
+            f"Backup {backup.pk} is {english(backup, 'state')}; only a verified one is encrypted anew.",
             f"Verify it first: `manage.py backup verify {backup.pk} --identity FILE`.",
         )
     if backup.restores.filter(state__in=Restore.OPEN_STATES).exists():

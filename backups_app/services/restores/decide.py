@@ -12,6 +12,7 @@ from .. import audit
 from ..audit import Actor
 from ..jobs import cancel_job
 from ..people import is_same_person
+from ..wording import english
 from .binding import binding_of
 
 
@@ -134,7 +135,7 @@ def _require_approver(restore: Restore, actor: Actor) -> bool:
 
 def _not_open(restore: Restore) -> RefusedError:
     return RefusedError(
-        f"Restore {restore.pk} is {restore.get_state_display()}, not waiting for a decision.", "File a new request."
+        f"Restore {restore.pk} is {english(restore, 'state')}, not waiting for a decision.", "File a new request."
     )
 
 

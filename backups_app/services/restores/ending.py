@@ -12,6 +12,7 @@ from ...core.errors import BackupError, CancelledError
 from ...models import AuditEvent, Restore
 from .. import audit
 from ..audit import Actor
+from ..wording import english
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def finish_restore(restore: Restore, ending: RestoreEnding, *, actor: Actor) -> 
             safety_backup=restore.safety_backup,
         )
         if changed:
-            shown = str(restore.get_state_display())
+            shown = english(restore, "state")
             audit.record(
                 "restore",
                 actor=actor,

@@ -7,23 +7,25 @@ from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.db import router
+from django.utils.translation import gettext_noop
 
 from ...core.census import Census
 from ...core.compare import holds_data
 from ...core.errors import RefusedError
 from ...models import Backup, Database
+from ..wording import english
 
 GUARDS = {
-    "lock_out": "nobody could log in afterwards",
-    "empty": "the backup holds a schema without data",
-    "migration": "the backup and the code have different migrations",
-    "free_space": "the disk may run full",
-    "wrong_database": "the backup is of another database",
-    "unverified": "the backup is not verified",
-    "undo_key_missing": "the restore could not be undone here: its safety backup would stay locked",
-    "unsigned": "nothing proves who made the archive",
+    "lock_out": gettext_noop("nobody could log in afterwards"),
+    "empty": gettext_noop("the backup holds a schema without data"),
+    "migration": gettext_noop("the backup and the code have different migrations"),
+    "free_space": gettext_noop("the disk may run full"),
+    "wrong_database": gettext_noop("the backup is of another database"),
+    "unverified": gettext_noop("the backup is not verified"),
+    "undo_key_missing": gettext_noop("the restore could not be undone here: its safety backup would stay locked"),
+    "unsigned": gettext_noop("nothing proves who made the archive"),
 }
-"""Code of each guard → what it stands for."""
+"""Code of each guard → what it stands for; screens translate it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ def _wrong_database(facts: Facts) -> str:
 def _unverified(facts: Facts) -> str:
     if facts.backup.state == Backup.State.VERIFIED:
         return ""
-    return f"the backup is {facts.backup.get_state_display()}: {facts.backup.reason}"
+    return f"the backup is {english(facts.backup, 'state')}: {facts.backup.reason}"
 
 
 def _empty(facts: Facts) -> str:

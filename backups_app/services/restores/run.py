@@ -52,6 +52,7 @@ from ..databases import live_path
 from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
 from ..swapping import swapping
+from ..wording import english
 from .binding import binding_of
 from .ending import RestoreEnding, finish_restore
 from .guards import objections, refuse_objections
@@ -217,7 +218,7 @@ def _require_open(restore: Restore) -> None:
 
 def _not_usable(restore: Restore) -> RefusedError:
     return RefusedError(
-        f"Restore {restore.pk} is {restore.get_state_display()}; an approval is used once, in time.",
+        f"Restore {restore.pk} is {english(restore, 'state')}; an approval is used once, in time.",
         "File a new request.",
     )
 

@@ -16,6 +16,7 @@ from ...models import AuditEvent, Job, Restore
 from .. import audit
 from ..audit import Actor
 from ..jobs.ask import ask_restore
+from ..wording import english
 from .decide import approver_of, requester_of
 from .guards import GUARDS
 from .heal import heal_restores
@@ -131,13 +132,13 @@ def _file_undo(restore: Restore, *, actor: Actor, preview: dict[str, Any] | None
     safety = restore.safety_backup
     if restore.state != Restore.State.SUCCEEDED or safety is None:
         raise RefusedError(
-            f"Restore {restore.pk} is {restore.get_state_display()} and has nothing to undo.",
+            f"Restore {restore.pk} is {english(restore, 'state')} and has nothing to undo.",
             "Only a restore that changed a live database can be undone.",
         )
     earlier = restore.undos.filter(state__in=[*Restore.OPEN_STATES, Restore.State.SUCCEEDED]).first()
     if earlier is not None:
         raise RefusedError(
-            f"The undo of restore {restore.pk} is {earlier.get_state_display()} as {earlier.pk}.",
+            f"The undo of restore {restore.pk} is {english(earlier, 'state')} as {earlier.pk}.",
             "Approve that one, or undo it in turn.",
         )
     return file_request(
