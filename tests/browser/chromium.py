@@ -94,6 +94,22 @@ class Person:
         """Press the button of this name."""
         self.page.get_by_role("button", name=name, exact=True).click()
 
+    def tab_to(self, name: str) -> None:
+        """Press Tab until a link or button of this name has the focus."""
+        for _ in range(150):
+            self.page.keyboard.press("Tab")
+            if self.page.evaluate("(document.activeElement.value || document.activeElement.textContent).trim()") == name:
+                return
+        pytest.fail(f"no Tab leads to {name!r}")
+
+    def sees_the_focus(self) -> bool:
+        """Whether the window looks different without the focus."""
+        focused = self.page.screenshot()
+        self.page.evaluate("window.focused = document.activeElement; window.focused.blur()")
+        is_seen = self.page.screenshot() != focused
+        self.page.evaluate("window.focused.focus()")
+        return is_seen
+
     def sees(self, *words: str) -> None:
         """Wait until these words stand on the page."""
         for each in words:

@@ -1,4 +1,4 @@
-"""The console as the browser tests serve it: every page under a strict policy, archives encrypted where a key is named."""
+"""The console as the browser tests serve it: under a strict policy, encrypting where a key is named."""
 
 import os
 
