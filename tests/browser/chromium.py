@@ -98,7 +98,8 @@ class Person:
         """Press Tab until a link or button of this name has the focus."""
         for _ in range(150):
             self.page.keyboard.press("Tab")
-            if self.page.evaluate("(document.activeElement.value || document.activeElement.textContent).trim()") == name:
+            said = self.page.evaluate("(document.activeElement.value || document.activeElement.textContent).trim()")
+            if said == name:
                 return
         pytest.fail(f"no Tab leads to {name!r}")
 
