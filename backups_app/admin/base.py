@@ -27,7 +27,6 @@ class CatalogAdmin(admin.ModelAdmin):
 
     save_on_top = False
     show_full_result_count = False
-    actions_selection_counter = False
 
     class Media:
         css = {"all": ["backups_app/admin.css"]}

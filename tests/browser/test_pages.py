@@ -1,0 +1,203 @@
+"""Every page of the desk as it looks: in light, in the dark, on a phone, for a screen reader, under a strict policy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.chromium import PHONE, person
+from tests.console import environment
+from tests.jobs.processes import needs_proc
+from tests.keys import Key
+from tests.site import copy_site
+from tests.support import PROJECT, build_shop
+from tests.verbs.test_serve import address_of, serving
+
+pytestmark = [needs_proc, pytest.mark.browser, pytest.mark.slow]
+
+CACHE = PROJECT / "tests" / ".cache"
+
+OURS = {
+    "overview": "overview/",
+    "index": "",
+    "databases": "database/",
+    "database": "database/{database}/change/",
+    "back-up-now": "database/back-up-now/?id={database}",
+    "retention": "database/{database}/retention/",
+    "prune": "database/{database}/prune/",
+    "backups": "backup/",
+    "backup": "backup/{backup}/change/",
+    "verify": "backup/{backup}/verify/",
+    "hold": "backup/{backup}/hold/",
+    "restore-request": "backup/{backup}/restore/",
+    "restores": "restore/",
+    "restore": "restore/{restore}/change/",
+    "restore-approve": "restore/{restore}/approve/",
+    "restore-reject": "restore/{restore}/reject/",
+    "jobs": "job/",
+    "job": "job/{job}/change/",
+    "job-waiting": "job/{waiting}/change/",
+    "job-cancel": "job/{waiting}/cancel/",
+    "verifications": "verification/",
+    "drill": "verification/{verification}/change/",
+    "drill-report": "verification/{verification}/report/",
+    "schedules": "schedule/",
+    "schedule": "schedule/{schedule}/change/",
+    "scheduled-runs": "scheduledrun/",
+    "health": "database/health/",
+    "health-problems": "healthproblem/",
+    "triage": "triagerun/",
+    "triage-start": "triagerun/start/",
+    "triage-run": "triagerun/{run}/change/",
+    "triage-import": "triagerun/{run}/import/",
+    "triage-files": "triagefile/",
+    "keys": "recipient/",
+    "key": "recipient/{recipient}/change/",
+    "key-prove": "recipient/{recipient}/prove/",
+    "key-kit": "recipient/kit/",
+    "notifications": "notification/",
+    "notification-test": "notification/test/",
+    "audit": "auditevent/",
+}
+OTHER = "a-long-name-that-nobody-would-choose-for-a-database-of-theirs"
+STOCK = [
+    "/admin/",
+    "/admin/auth/user/",
+    "/admin/auth/user/add/",
+    "/admin/auth/user/1/change/",
+    "/admin/password_change/",
+]
+
+# What the stock admin of Django 5.2 brings along, and why it is not counted as ours.
+STOCK_FAULTS = {
+    ".breadcrumbs": "links differ from the text beside them by a shade alone (link-in-text-block)",
+}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A desk that is served, and the ids of one row of each kind."""
+
+    base: str
+    ids: dict[str, Any]
+
+    @property
+    def pages(self) -> dict[str, str]:
+        """The address of each of our pages by its name."""
+        return {name: f"/admin/backups_app/{rest.format(**self.ids)}" for name, rest in OURS.items()}
+
+
+@pytest.fixture(scope="module")
+def desk(site_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A desk in use. No worker runs, so that a job waits."""
+    folder = tmp_path_factory.mktemp("desk")
+    key = Key(folder / "key.txt")
+    build_shop(folder / "shop.sqlite3")
+    console = copy_site(site_template, folder / "home", roots=folder).console
+    extra = {
+        "BACKUPS_ROOTS": str(folder),
+        "BACKUPS_TRIAGE_ROOTS": str(folder),
+        "BROWSER_KEY_FILE": str(key.path),
+        "BROWSER_RECIPIENTS": key.recipient,
+        "DJANGO_SETTINGS_MODULE": "tests.browser.settings",
+    }
+    staged = subprocess.run(
+        [sys.executable, "-m", "tests.browser.stage"],
+        cwd=PROJECT,
+        env=environment(console.home, **extra),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert staged.returncode == 0, staged.stderr
+    with serving(console.home, "--no-worker", **extra) as heard:
+        yield Desk(address_of(heard).partition("/admin")[0], json.loads(staged.stdout))
+        heard.send(signal.SIGTERM)
+        assert heard.finish(timeout_seconds=60) == 0, heard.said
+    assert "Traceback" not in heard.said
+
+
+def needs_axe() -> str:
+    """The source of axe-core, from the npm package. Where continuous integration runs, its absence is a failure."""
+    packages = sorted(CACHE.glob("axe-core-4.*.tgz"))
+    if not packages:
+        missing = "axe-core is missing; run `npm pack axe-core@4` in tests/.cache"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with tarfile.open(packages[-1]) as archive:
+        member = archive.extractfile("package/axe.min.js")
+        assert member is not None
+        return member.read().decode()
+
+
+def test_every_page_obeys_a_strict_policy(chromium: Browser, desk: Desk):
+    with person(chromium, desk.base) as visitor:
+        visitor.open("/admin/login/")
+        assert visitor.violations() == []
+    found = {}
+    with person(chromium, desk.base, "ben") as ben:
+        for address in [*desk.pages.values(), *STOCK]:
+            ben.open(address)
+            if said := ben.violations():
+                found[address] = said
+    assert found == {}
+
+
+def test_the_policy_that_is_sent_would_be_noticed(chromium: Browser, desk: Desk):
+    with person(chromium, desk.base, "ben") as ben:
+        ben.open("/admin/")
+        ben.page.evaluate("document.body.setAttribute('style', 'color: red')")
+        expect(ben.page.locator("body")).to_be_visible()
+        assert "style-src" in str(ben.violations())
+
+
+def test_every_page_fits_a_phone(chromium: Browser, desk: Desk):
+    too_wide = {}
+    with person(chromium, desk.base, "ben", viewport=PHONE, has_touch=True, is_mobile=True) as ben:
+        for name, address in desk.pages.items():
+            page = ben.open(address)
+            ben.shoot(f"phone-{name}")
+            width = page.evaluate("document.scrollingElement.scrollWidth")
+            if width > PHONE["width"] + 1:
+                too_wide[name] = width
+    assert too_wide == {}
+
+
+def test_a_backup_is_asked_for_and_cancelled_by_keys_alone(chromium: Browser, desk: Desk):
+    with person(chromium, desk.base, "ben") as ben:
+        ben.open(desk.pages["databases"])
+        for name in (OTHER, "Back up now", "Back up now", "Cancel job", "Cancel job"):
+            ben.tab_to(name)
+            assert ben.sees_the_focus(), name
+            with ben.page.expect_navigation():
+                ben.page.keyboard.press("Enter")
+        ben.sees("It was cancelled by ben.")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_serious_fault_for_those_who_cannot_see_well(chromium: Browser, desk: Desk, scheme: str):
+    axe = needs_axe()
+    found = {}
+    with person(chromium, desk.base, "ben", color_scheme=scheme, bypass_csp=True) as ben:
+        for name, address in desk.pages.items():
+            page = ben.open(address)
+            ben.shoot(f"{scheme}-{name}")
+            page.evaluate(axe)
+            answer = page.evaluate("exclude => axe.run({exclude}, {resultTypes: ['violations']})", list(STOCK_FAULTS))
+            serious = [each for each in answer["violations"] if each["impact"] in ("serious", "critical")]
+            if serious:
+                found[name] = [f"{each['id']}: {node['html']}" for each in serious for node in each["nodes"]]
+    assert found == {}
