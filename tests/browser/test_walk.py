@@ -62,7 +62,9 @@ def test_a_newcomer_backs_up_verifies_restores_with_a_second_person_and_undoes(
 
         anna.click("Back up now")
         anna.press("Back up now")
-        expect(anna.page.get_by_role("progressbar")).to_be_visible()
+        # A fast machine may be done before the page has asked twice.
+        ended = anna.page.get_by_text("succeeded", exact=True)
+        expect(anna.page.get_by_role("progressbar").or_(ended).first).to_be_visible()
         _ends_well(anna)
         backup = anna.page.locator(".field-made a").first
         expect(backup.locator("xpath=..")).to_contain_text("verified")
