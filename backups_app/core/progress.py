@@ -66,19 +66,21 @@ class Watch:
         Raises what :meth:`check` raises in place of SQLite's ``interrupted``.
         """
 
+        stopped: list[BaseException] = []
+
         def must_stop() -> int:
             try:
                 self.check()
-            except (CancelledError, DeadlineError):
-                return 1
-            return 0
+            except BaseException as exc:  # noqa: BLE001 - sqlite3 would swallow it, a Ctrl-C too
+                stopped.append(exc)
+            return len(stopped)
 
         connection.set_progress_handler(must_stop, _INSTRUCTIONS_PER_LOOK)
         try:
             yield
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
-                self.check()
+            if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT and stopped:
+                raise stopped[0] from exc
             raise
         finally:
             connection.set_progress_handler(None, 0)

@@ -203,7 +203,7 @@ def test_the_number_of_queries_does_not_grow_with_backups_or_databases():
     Database.objects.bulk_create(Database(name=f"more{n}", path=f"/srv/more{n}") for n in range(many_more))
     Backup.objects.bulk_create(verified(each) for each in Database.objects.filter(name__startswith="more"))
     assert queries_of_a_look() == few
-    assert few <= 22
+    assert few <= 26
 
 
 @pytest.mark.slow
@@ -213,7 +213,7 @@ def test_a_look_at_200_databases_with_100_000_backups_takes_seconds_at_most(sett
     started = time.monotonic()
     count = queries_of_a_look()
     seconds = time.monotonic() - started
-    assert count <= 25
+    assert count <= 30
     assert seconds < 5, f"{seconds:.1f} s in {count} queries"
     started = time.monotonic()
     check_health()
