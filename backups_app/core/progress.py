@@ -79,8 +79,10 @@ class Watch:
         try:
             yield
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT and stopped:
-                raise stopped[0] from exc
+            if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+                if stopped:
+                    raise stopped[0] from exc
+                self.check()  # it may be another thread that interrupted, for the same reason
             raise
         finally:
             connection.set_progress_handler(None, 0)
