@@ -271,11 +271,13 @@ def _archive_folders() -> list[Path]:
 def check_destinations(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
     """Every destination that backups go to can be made."""
     given = getattr(settings, "BACKUPS", {})
-    names = given.get("DESTINATIONS", [LOCAL]) if isinstance(given, dict) else [LOCAL]
+    names = given.get("DESTINATIONS", []) if isinstance(given, dict) else []
     if not _is_list_of_names(names):
         return []  # said by check_settings
     found: list[CheckMessage] = []
     for name in dict.fromkeys(names):
+        if name == LOCAL:
+            continue  # check_home looks at it
         try:
             get_destination(name)
         except RefusedError as exc:

@@ -52,6 +52,7 @@ def test_the_defaults_are_safe(tmp_path: Path):
         "HOME": str(tmp_path / "home"),
         "ROOTS": [],
         "NOTIFY_EMAILS": [],
+        "DESTINATIONS": ["local"],
         "TRIAGE_ROOTS": [],
         "TRIAGE_KEY_FILES": [],
     }

@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing
@@ -106,8 +107,10 @@ def measure(folder: Path, megabytes: int, url: str) -> dict[str, int]:
     (backup,) = made
     assert backup.state == "verified", backup.reason
     assert [copy.destination for copy in backup.copies.all()] == ["s3"]
+    print(f"peaks so far: {peaks}", file=sys.stderr, flush=True)
     new = folder / "new.sqlite3"
     peaks["extract"] = peak_of(lambda: extract_backup(backup, new, actor=anna))
+    print(f"peaks so far: {peaks}", file=sys.stderr, flush=True)
     new.unlink()
     request = file_request(
         backup, database, reason="a test", actor=anna, overrides={}, is_migrating=False, preview=None

@@ -51,8 +51,8 @@ def test_a_deletion_at_one_destination_is_named(
     client(s3_url).delete_object(Bucket=bucket, Key=f"site/{backup.archive_name}")
     done = run("rescan", "--json")
     assert done.code == 3
-    assert [each["destination"] for each in done.json["rescans"]] == ["local", "s3"]
-    assert done.json["rescan"] == done.json["rescans"][0]
+    assert [each["destination"] for each in done.document["rescans"]] == ["local", "s3"]
+    assert done.document["rescan"] == done.document["rescans"][0]
     assert list(Finding.objects.values_list("destination", "code")) == [("s3", "archive_deleted")]
     assert Backup.objects.get(pk=backup.pk).state == "verified", "the other copy is good"
 
@@ -74,7 +74,7 @@ def test_the_catalogue_comes_back_from_a_bucket_alone(
 def test_a_destination_that_is_not_configured_is_refused_by_name(shop: Database, run: Run):
     done = run("rescan", "--destination", "attic")
     assert done.code == 7
-    assert "attic" in done.err
+    assert "attic" in done.stderr
     assert not Finding.objects.exists()
 
 
