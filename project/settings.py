@@ -8,6 +8,7 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
+from backups_app.catalog_url import catalog_from_url
 from backups_app.core.sqlite import has_wal_reset_bug
 
 from .home import load_secret_key, prepare_home
@@ -96,12 +97,17 @@ def _sqlite(path: Path, *, journal_mode: str, synchronous: str) -> dict[str, obj
     }
 
 
+_catalog_url = _secret("BACKUPS_CATALOG_URL")
+
 DATABASES = {
     # The data under care: the site's own tables, users and sessions among them.
     "default": _sqlite(HOME / "site.sqlite3", journal_mode="WAL", synchronous="NORMAL"),
     # What the app knows. Apart, so that restoring the site never rolls back its own records.
     # Several processes checkpoint it, so it is WAL only where SQLite does that without a bug.
-    "catalog": _sqlite(
+    # Shared by the hosts of a fleet it is PostgreSQL: see docs/fleet.md.
+    "catalog": catalog_from_url(_catalog_url)
+    if _catalog_url
+    else _sqlite(
         HOME / "catalog.sqlite3",
         journal_mode="DELETE" if has_wal_reset_bug() else "WAL",
         synchronous="FULL",
@@ -165,6 +171,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 
 BACKUPS = {
     "HOME": HOME,
+    "HOST": os.environ.get("BACKUPS_HOST") or None,
     "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
     "NOTIFY_EMAILS": _words("BACKUPS_NOTIFY_EMAILS"),
     "TRIAGE_ROOTS": _words("BACKUPS_TRIAGE_ROOTS", os.pathsep),
