@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,7 +116,12 @@ def postgres_server() -> Iterator[Postgres]:
         }
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(
-                [bin_folder / "postgres", "-D", folder / "data", *(f"-c{key}={each}" for key, each in settings.items())],
+                [
+                    bin_folder / "postgres",
+                    "-D",
+                    folder / "data",
+                    *(f"-c{key}={each}" for key, each in settings.items()),
+                ],
                 stdout=log,
                 stderr=log,
                 **options,
@@ -148,7 +153,5 @@ def _wait_until_ready(server: Postgres) -> None:
 if __name__ == "__main__":
     with postgres_server() as running:
         print(running.url("walsafe"), flush=True)
-        try:
+        with suppress(KeyboardInterrupt):
             signal.pause()
-        except KeyboardInterrupt:
-            pass

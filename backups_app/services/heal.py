@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from .. import conf
@@ -15,6 +15,7 @@ from ..destinations import LOCAL, get_destination
 from ..models import AuditEvent, Backup
 from . import audit
 from .audit import Actor
+from .hosts import here
 from .names import stored_names
 from .removal import finish_removal
 
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def heal_interrupted() -> list[Backup]:
-    """Mark the backups of dead processes as failed and remove what they left; returns them.
+    """Mark the backups of dead processes of this host as failed and remove what they left; returns them.
 
     Backups that were marked for pruning lose the rest of their files. Doing that twice at once is
     harmless, so nobody has to know whether the process that marked them lives.
@@ -42,11 +43,14 @@ def heal_interrupted() -> list[Backup]:
 
 
 def _running() -> QuerySet[Backup]:
-    return Backup.objects.filter(state=Backup.State.RUNNING).select_related("database")
+    # The locks of another host are there, and its scratch too: nothing here tells whether it lives.
+    own = Backup.objects.filter(here("database__host"), Q(job=None) | here("job__host"))
+    return own.filter(state=Backup.State.RUNNING).select_related("database")
 
 
 def _finish_pruning() -> None:
-    for backup in Backup.objects.filter(state=Backup.State.PRUNING).select_related("database"):
+    marked = Backup.objects.filter(here("database__host"), state=Backup.State.PRUNING)
+    for backup in marked.select_related("database"):
         try:
             finish_removal(backup, actor=Actor.system())
         except BackupError as exc:

@@ -1,0 +1,111 @@
+"""A fleet on one machine: a PostgreSQL, a Redis, and hosts that differ by name and home."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.console import Console, environment, wait_until
+from tests.jobs.processes import Heard, listening
+from tests.postgres import free_port
+from tests.support import needs_tool
+
+DESTINATION: dict[str, str] = {}
+"""The environment that says where archives go; empty: each host's own folder."""
+
+
+@dataclass
+class Host:
+    """One machine of the fleet."""
+
+    name: str
+    console: Console
+
+    @property
+    def site(self) -> Path:
+        """The database of its alias ``default``."""
+        return self.console.site
+
+    @contextmanager
+    def serving(self) -> Iterator[Heard]:
+        """Its worker and supervisor, as ``backup serve --no-web`` runs them; killed at the end."""
+        command = self.console.command("serve", "--no-web", "--stop-seconds", "5")
+        variables = environment(self.console.home, **self.console.extra)
+        with listening(command, variables, cwd=self.console.home.parent) as heard:
+            heard.wait_for("The worker runs", timeout_seconds=90)
+            yield heard
+
+    def jobs(self, *ids: str) -> list[dict[str, Any]]:
+        """These jobs, as this host sees them."""
+        found = self.console.ok("jobs", "--all", "--json").document["jobs"]
+        return [each for each in found if each["id"] in ids]
+
+    def wait_for_jobs(self, *ids: str, timeout_seconds: float = 90) -> list[dict[str, Any]]:
+        """Wait until these jobs have ended; their documents."""
+        wait_until(
+            lambda: all(each["state"] not in ("queued", "running") for each in self.jobs(*ids)),
+            timeout_seconds=timeout_seconds,
+        )
+        return self.jobs(*ids)
+
+    def enqueue(self, *arguments: object) -> list[str]:
+        """Ask for work and leave it to whoever has to do it; the ids of the jobs."""
+        asked = self.console.ok(*arguments, "--enqueue", "--json").document["jobs"]
+        return [str(each["id"]) for each in asked]
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """A Redis that keeps nothing; its address."""
+    folder.mkdir()
+    port = free_port()
+    command = [
+        needs_tool("redis-server"),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
+    with listening(command, environment(folder), cwd=folder) as heard:
+        heard.wait_for("Ready to accept connections")
+        yield f"redis://127.0.0.1:{port}/0"
+
+
+def make_host(name: str, folder: Path, *, site_template: Path, url: str, redis_url: str) -> Host:
+    """A machine with a site of its own, whose catalogue is shared."""
+    home = folder / name
+    shutil.copytree(site_template, home)
+    (home / "catalog.sqlite3").unlink()  # what the template was made with
+    secret = folder / "catalog-url"
+    secret.write_text(url)
+    extra = {
+        "BACKUPS_HOST": name,
+        "BACKUPS_CATALOG_URL_FILE": str(secret),
+        "BACKUPS_REDIS_URL": redis_url,
+        "BACKUPS_ROOTS": str(folder),
+        "DJANGO_SECRET_KEY": "the same on each host, and longer than fifty characters: x9",
+        **DESTINATION,
+    }
+    return Host(name=name, console=Console(home, extra))
+
+
+def people_of(path: Path) -> list[str]:
+    """The names of the accounts of a site."""
+    with closing(sqlite3.connect(path, timeout=10)) as connection:
+        return [row[0] for row in connection.execute("SELECT username FROM auth_user ORDER BY id")]
+
+
+def rename_person(path: Path, old: str, new: str) -> None:
+    """Write to a site, as its application would."""
+    with closing(sqlite3.connect(path, timeout=10)) as connection:
+        connection.execute("UPDATE auth_user SET username = ? WHERE username = ?", (new, old))
+        connection.commit()
