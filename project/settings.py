@@ -4,6 +4,7 @@ Runs with no environment at all. Everything that is written lies below ``BACKUPS
 """
 
 import os
+import socket
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -98,6 +99,7 @@ def _sqlite(path: Path, *, journal_mode: str, synchronous: str) -> dict[str, obj
 
 
 _catalog_url = _secret("BACKUPS_CATALOG_URL")
+_host = os.environ.get("BACKUPS_HOST", "").strip() or socket.gethostname()
 
 DATABASES = {
     # The data under care: the site's own tables, users and sessions among them.
@@ -119,6 +121,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 _redis_url = _secret("BACKUPS_REDIS_URL")
 Q_CLUSTER = {
     "name": "backups",
+    **({"cluster_name": f"backups@{_host}"} if _catalog_url else {}),  # one queue for each host of a fleet
     **({"redis": _redis_url} if _redis_url else {"orm": "catalog"}),
     "workers": 2,
     "queue_limit": 1,
@@ -171,7 +174,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 
 BACKUPS = {
     "HOME": HOME,
-    "HOST": os.environ.get("BACKUPS_HOST") or None,
+    "HOST": _host,
     "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
     "NOTIFY_EMAILS": _words("BACKUPS_NOTIFY_EMAILS"),
     "TRIAGE_ROOTS": _words("BACKUPS_TRIAGE_ROOTS", os.pathsep),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,11 +13,48 @@ from typing import Any
 
 from tests.console import Console, environment, wait_until
 from tests.jobs.processes import Heard, listening
-from tests.postgres import free_port
+from tests.postgres import Postgres, free_port
 from tests.support import needs_tool
 
 DESTINATION: dict[str, str] = {}
 """The environment that says where archives go; empty: each host's own folder."""
+
+
+JOBS = """
+    SELECT database.name AS database, job.kind, job.state, job.host, job.outcome
+    FROM backups_app_job AS job JOIN backups_app_database AS database ON database.id = job.database_id
+    WHERE job.id = ANY(string_to_array('{ids}', ',')) ORDER BY 1
+"""
+
+
+@dataclass
+class Fleet:
+    """Two hosts and what they share."""
+
+    server: Postgres
+    url: str
+    redis_url: str
+    alpha: Host
+    beta: Host
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """Rows of the catalogue."""
+        return self.server.run(statement, name=self.url.rpartition("/")[2])
+
+    def jobs(self, *ids: str) -> dict[str, tuple[str, str]]:
+        """Database → state and host of these jobs."""
+        found = self.rows(JOBS.format(ids=",".join(ids)))
+        return {database: (state, host) for database, _kind, state, host, _outcome in found}
+
+    def wait_for_jobs(self, *ids: str, timeout_seconds: float = 120) -> dict[str, tuple[str, str]]:
+        """:meth:`jobs`, when all of them have ended."""
+
+        def have_ended() -> bool:
+            time.sleep(0.1)
+            return not {state for state, _host in self.jobs(*ids).values()} & {"queued", "running"}
+
+        wait_until(have_ended, timeout_seconds=timeout_seconds)
+        return self.jobs(*ids)
 
 
 @dataclass
@@ -39,19 +77,6 @@ class Host:
         with listening(command, variables, cwd=self.console.home.parent) as heard:
             heard.wait_for("The worker runs", timeout_seconds=90)
             yield heard
-
-    def jobs(self, *ids: str) -> list[dict[str, Any]]:
-        """These jobs, as this host sees them."""
-        found = self.console.ok("jobs", "--all", "--json").document["jobs"]
-        return [each for each in found if each["id"] in ids]
-
-    def wait_for_jobs(self, *ids: str, timeout_seconds: float = 90) -> list[dict[str, Any]]:
-        """Wait until these jobs have ended; their documents."""
-        wait_until(
-            lambda: all(each["state"] not in ("queued", "running") for each in self.jobs(*ids)),
-            timeout_seconds=timeout_seconds,
-        )
-        return self.jobs(*ids)
 
     def enqueue(self, *arguments: object) -> list[str]:
         """Ask for work and leave it to whoever has to do it; the ids of the jobs."""
