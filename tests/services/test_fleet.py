@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 
 from backups_app.core.errors import NotFoundError, RefusedError
@@ -55,6 +56,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
+def site_alias(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An alias ``site`` with a file, as each host has one."""
+    facts = {**connections.settings["default"], "ENGINE": "django.db.backends.sqlite3", "NAME": tmp_path / "site"}
+    monkeypatch.setitem(connections.settings, "site", facts)
+
+
+@pytest.fixture
 def far(as_host: AsHost, db_catalog: None, tmp_path: Path) -> Database:
     """A database of the host beta; this process is alpha from then on."""
     as_host("beta")
@@ -72,22 +80,30 @@ def running(database: Database, *, host: str = "beta", **changed: Any) -> Job:
     )
 
 
+def stored_copy(backup: Backup) -> Copy:
+    """A good copy in the archives folder of its host, as the rows say."""
+    facts = {"state": "verified", "stored_at": timezone.now(), "checked_at": timezone.now()}
+    return Copy.objects.create(backup=backup, destination="local", name=backup.archive_name, **facts)
+
+
 # Names and rows
 
 
-def test_each_host_has_its_own_default_and_the_names_differ(as_host: AsHost, db_catalog: None):
+@pytest.mark.usefixtures("site_alias")
+def test_each_host_has_its_own_alias_and_the_names_differ(as_host: AsHost, db_catalog: None):
     for name in ("alpha", "beta", "gamma", "beta", "alpha"):
         as_host(name)
         sync_databases()
     found = {each.name: (each.alias, each.host) for each in databases_under_care()}
     assert found == {
-        "default": ("default", "alpha"),
-        "default@beta": ("default", "beta"),
-        "default@gamma": ("default", "gamma"),
+        "site": ("site", "alpha"),
+        "site@beta": ("site", "beta"),
+        "site@gamma": ("site", "gamma"),
     }
-    assert [each.name for each in databases_here()] == ["default"]
+    assert [each.name for each in databases_here()] == ["site"]
 
 
+@pytest.mark.usefixtures("site_alias")
 def test_an_alias_that_one_host_lacks_does_not_leave_care_on_the_others(
     as_host: AsHost, db_catalog: None, monkeypatch: pytest.MonkeyPatch
 ):
@@ -99,28 +115,31 @@ def test_an_alias_that_one_host_lacks_does_not_leave_care_on_the_others(
     assert {each.host: each.is_under_care for each in Database.objects.all()} == {"alpha": True, "beta": False}
 
 
+@pytest.mark.usefixtures("site_alias")
 def test_rows_of_an_older_catalogue_get_the_name_of_the_host_that_looks_first(as_host: AsHost, db_catalog: None):
-    Database.objects.create(name="default", alias="default", path="/x")
+    Database.objects.create(name="site", alias="site", path="/x")
     Database.objects.create(name="old", path="/y")
     as_host("alpha")
     sync_databases()
-    assert set(Database.objects.values_list("name", "host")) == {("default", "alpha"), ("old", "alpha")}
+    assert set(Database.objects.values_list("name", "host")) == {("site", "alpha"), ("old", "alpha")}
     as_host("beta")
     sync_databases()
     assert Database.objects.get(name="old").host == "alpha"
 
 
+@pytest.mark.usefixtures("site_alias")
 def test_a_machine_with_a_catalogue_of_its_own_may_change_its_name(home: Path, db_catalog: None, settings: Any):
     settings.BACKUPS = {**settings.BACKUPS, "HOST": "container-1"}
     sync_databases()
     settings.BACKUPS = {**settings.BACKUPS, "HOST": "container-2"}
     sync_databases()
     (database,) = Database.objects.all()
-    assert (database.name, database.host) == ("default", "container-2")
+    assert (database.name, database.host) == ("site", "container-2")
     job = running(database, host="container-1")
     assert reap_jobs() == [job]
 
 
+@pytest.mark.usefixtures("site_alias")
 def test_imported_archives_of_two_hosts_are_kept_apart(as_host: AsHost, db_catalog: None):
     as_host("alpha")
     first = imported_database("shop")
@@ -131,17 +150,18 @@ def test_imported_archives_of_two_hosts_are_kept_apart(as_host: AsHost, db_catal
     assert {first.host, second.host} == {"alpha", "beta"}
 
 
+@pytest.mark.usefixtures("site_alias")
 def test_settings_name_a_database_by_its_alias_on_its_own_host_only(as_host: AsHost, db_catalog: None, settings: Any):
     for name in ("alpha", "beta"):
         as_host(name)
-        settings.BACKUPS = {**settings.BACKUPS, "REQUIRED_TABLES": {"default": [f"table_of_{name}"]}}
+        settings.BACKUPS = {**settings.BACKUPS, "REQUIRED_TABLES": {"site": [f"table_of_{name}"]}}
         sync_databases()
     own, other = Database.objects.get(host="beta"), Database.objects.get(host="alpha")
-    assert own.name == "default@beta"
+    assert own.name == "site@beta"
     assert required_tables(own) == ("table_of_beta",)
     as_host("alpha")
     assert required_tables(own) == ()
-    assert other.name == "default"
+    assert other.name == "site"
 
 
 # Work that is another host's
@@ -150,7 +170,7 @@ def test_settings_name_a_database_by_its_alias_on_its_own_host_only(as_host: AsH
 def test_nothing_of_another_host_is_worked_on_in_this_process(far: Database, tmp_path: Path):
     backup = backup_row(far)
     backup.save()
-    Copy.objects.create(backup=backup, destination="local", name=backup.archive_name, state="verified")
+    stored_copy(backup)
     before = bytes_in(tmp_path)
     for work in (
         lambda: create_backup(far, actor=ACTOR, trigger="command"),
@@ -173,7 +193,7 @@ def test_nothing_of_another_host_is_worked_on_in_this_process(far: Database, tmp
 def test_an_archive_that_only_another_host_has_is_said_to_be_there(far: Database, tmp_path: Path):
     backup = backup_row(far)
     backup.save()
-    Copy.objects.create(backup=backup, destination="local", name=backup.archive_name, state="verified")
+    stored_copy(backup)
     with pytest.raises(NotFoundError, match="on the host 'beta'"):
         extract_backup(backup, tmp_path / "new", actor=ACTOR, overrides={"unsigned": "a test"})
     assert not (tmp_path / "new").exists()
@@ -185,7 +205,7 @@ def test_jobs_go_to_the_queue_of_the_host_that_has_the_database(
     near = add_database("near", build_shop(tmp_path / "near.sqlite3"), actor=ACTOR)
     backup = backup_row(far)
     backup.save()
-    Copy.objects.create(backup=backup, destination="local", name=backup.archive_name, state="verified")
+    stored_copy(backup)
     with django_capture_on_commit_callbacks(using="catalog", execute=True):
         jobs = [ask_create(each, actor=ACTOR, trigger="admin") for each in (near, far)]
         jobs += ask_verify([backup], level="full", actor=ACTOR, trigger="admin")
@@ -245,9 +265,9 @@ def test_a_running_backup_of_another_host_is_never_called_dead(far: Database, as
     backup.job = job
     backup.save()
     pruning = backup_row(far, state="pruning")
-    pruning.pruning_at = timezone.now()
+    pruning.pruning_at, pruning.prune_reason = timezone.now(), "a test"
     pruning.save()
-    Copy.objects.create(backup=pruning, destination="local", name=pruning.archive_name, state="verified")
+    stored_copy(pruning)
 
     assert heal_interrupted() == []
     assert reap_jobs() == []
@@ -386,7 +406,7 @@ def test_another_machine_of_the_same_name_is_refused_while_it_works(
     hosts.report_started(now=now)
     hosts.require_own_name(now=now)  # started again
     monkeypatch.setattr(hosts, "_instance", lambda: "another")
-    with pytest.raises(RefusedError, match="BACKUPS_HOST|works as"):
+    with pytest.raises(RefusedError, match="works as 'alpha'"):
         hosts.require_own_name(now=now)
     hosts.require_own_name(now=now + timedelta(seconds=31))  # it is gone: this one takes its place
 
