@@ -78,9 +78,9 @@ def test_what_cannot_be_used_is_refused_with_how_to_write_it_and_without_the_pas
 
 @given(st.text(max_size=40))
 def test_no_text_ends_in_anything_else(text: str):
+    told = ""
     try:
-        found = catalog_from_url(f"postgresql://u:topsecret@{text}")
+        assert catalog_from_url(f"postgresql://u:topsecret@{text}")["NAME"]
     except ImproperlyConfigured as exc:
-        assert "topsecret" not in str(exc)
-    else:
-        assert found["NAME"]
+        told = str(exc)
+    assert "topsecret" not in told

@@ -20,6 +20,7 @@ from .health.watch import watch
 from .jobs.attend import look_at_workers, wake_waiting
 from .jobs.reap import give_up_lost_jobs, reap_jobs
 from .notifications import send_due
+from .recopy import ask_recopies
 from .restores import expire_restores
 from .schedules import fire_due
 
@@ -86,6 +87,10 @@ def _give_up_lost(_ticked: Ticked, now: datetime) -> None:
     give_up_lost_jobs(now=now)
 
 
+def _ask_recopies(_ticked: Ticked, now: datetime) -> None:
+    ask_recopies(now=now)
+
+
 def _wake_waiting(_ticked: Ticked, now: datetime) -> None:
     wake_waiting(now=now)
 
@@ -107,6 +112,7 @@ DUTIES: tuple[tuple[str, Duty], ...] = (
     ("Firing schedules", _fire_schedules),
     ("Waking workers", _wake_waiting),
     ("Giving up the jobs of hosts that are gone", _give_up_lost),
+    ("Asking for copies that wait", _ask_recopies),
     ("Closing requests that expired", _expire_requests),
     ("Watching the health", _watch_health),
     ("Sending notifications", _send_notifications),
