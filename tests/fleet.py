@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,9 @@ from typing import Any
 
 from tests.console import Console, environment, wait_until
 from tests.jobs.processes import Heard, listening
+from tests.keys import Key, age_decrypt
 from tests.postgres import Postgres, free_port
 from tests.support import needs_tool
-
-DESTINATION: dict[str, str] = {}
-"""The environment that says where archives go; empty: each host's own folder."""
-
 
 JOBS = """
     SELECT database.name AS database, job.kind, job.state, job.host, job.outcome
@@ -36,6 +33,9 @@ class Fleet:
     redis_url: str
     alpha: Host
     beta: Host
+    key: Key
+    stored: Callable[[], dict[str, int]]
+    """What the object store holds: key → bytes."""
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """Rows of the catalogue."""
@@ -105,8 +105,39 @@ def redis_server(folder: Path) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-def make_host(name: str, folder: Path, *, site_template: Path, url: str, redis_url: str) -> Host:
-    """A machine with a site of its own, whose catalogue is shared."""
+@contextmanager
+def object_store(folder: Path) -> Iterator[tuple[dict[str, str], Key, Callable[[], dict[str, int]]]]:
+    """An S3 server with a bucket: the environment that sends archives there, their key, and what the bucket holds."""
+    from tests.destinations import bucket
+
+    key = Key(folder / "fleet-key.txt")
+    with bucket.served() as address:
+        name = bucket.new_bucket(address)
+        variables = {
+            "BACKUPS_DESTINATIONS": "s3",
+            "BACKUPS_S3_BUCKET": name,
+            "BACKUPS_S3_PREFIX": "fleet",
+            "BACKUPS_S3_ENDPOINT_URL": address,
+            "BACKUPS_S3_REGION": "us-east-1",
+            "BACKUPS_S3_ACCESS_KEY_ID": bucket.KEY["aws_access_key_id"],
+            "BACKUPS_S3_SECRET_ACCESS_KEY": bucket.KEY["aws_secret_access_key"],
+            # What leaves a host is encrypted.
+            "BACKUPS_AGE_RECIPIENTS": key.recipient,
+            "BACKUPS_AGE_IDENTITY_FILE": str(key.path),
+        }
+        yield variables, key, lambda: bucket.keys_in(address, name)
+
+
+def prove(host: Host, key: Key) -> None:
+    """Show that somebody holds the key, once for all hosts."""
+    folder = host.console.home.parent
+    host.console.ok("prove", "--out", folder / "challenge.age")
+    word = age_decrypt(key, folder / "challenge.age", folder / "challenge.txt").read_text().strip()
+    host.console.ok("prove", "--answer", word)
+
+
+def make_host(name: str, folder: Path, *, site_template: Path, url: str, redis_url: str, **more: str) -> Host:
+    """A machine with a site of its own, whose catalogue is shared; ``more`` is its environment besides."""
     home = folder / name
     shutil.copytree(site_template, home)
     (home / "catalog.sqlite3").unlink()  # what the template was made with
@@ -118,7 +149,7 @@ def make_host(name: str, folder: Path, *, site_template: Path, url: str, redis_u
         "BACKUPS_REDIS_URL": redis_url,
         "BACKUPS_ROOTS": str(folder),
         "DJANGO_SECRET_KEY": "the same on each host, and longer than fifty characters: x9",
-        **DESTINATION,
+        **more,
     }
     return Host(name=name, console=Console(home, extra))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.console import Finished, wait_until
-from tests.fleet import Fleet, Host, make_host, people_of, redis_server, rename_person
+from tests.fleet import Fleet, Host, make_host, object_store, people_of, prove, redis_server, rename_person
 from tests.jobs.processes import Heard
 from tests.postgres import Postgres, postgres_server
 from tests.support import build_shop
@@ -28,13 +28,13 @@ def server() -> Iterator[Postgres]:
 
 @pytest.fixture
 def fleet(server: Postgres, tmp_path: Path, site_template: Path) -> Iterator[Fleet]:
-    with redis_server(tmp_path / "redis") as redis_url:
+    with redis_server(tmp_path / "redis") as redis_url, object_store(tmp_path) as (variables, key, stored):
         url = server.new_database()
-        hosts = [
-            make_host(name, tmp_path, site_template=site_template, url=url, redis_url=redis_url)
+        alpha, beta = (
+            make_host(name, tmp_path, site_template=site_template, url=url, redis_url=redis_url, **variables)
             for name in ("alpha", "beta")
-        ]
-        yield Fleet(server, url, redis_url, *hosts)
+        )
+        yield Fleet(server, url, redis_url, alpha, beta, key, stored)
 
 
 def names_of(host: Host) -> dict[str, str]:
@@ -60,6 +60,7 @@ def test_two_hosts_that_start_at_once_make_one_catalogue(fleet: Fleet):
     assert not fleet.alpha.console.catalog.exists()
 
 
+@pytest.mark.timeout(900)  # two machines, one after the other, with everything that a fleet has
 def test_a_fleet_backs_up_verifies_restores_and_undoes_and_tells_of_a_host_that_died(fleet: Fleet, tmp_path: Path):
     alpha, beta = fleet.alpha, fleet.beta
     with ExitStack() as stack:
@@ -69,6 +70,7 @@ def test_a_fleet_backs_up_verifies_restores_and_undoes_and_tells_of_a_host_that_
         beta.console.ok("add-database", "shop", tmp_path / "shop.sqlite3")
         assert names_of(alpha) == names_of(beta) == {"default": "alpha", "default@beta": "beta", "shop": "beta"}
 
+        prove(alpha, fleet.key)
         refuse_work_of_another_host(fleet)
         backups = back_up_and_verify(fleet)
         restore_and_undo(fleet, backups["default@beta"])
@@ -89,7 +91,7 @@ def refuse_work_of_another_host(fleet: Fleet) -> None:
 
 
 def back_up_and_verify(fleet: Fleet) -> dict[str, str]:
-    """One host asks for the backups of all; database → id."""
+    """One host asks for the backups of all, kept in the bucket; database → id."""
     alpha, beta = fleet.alpha, fleet.beta
     done = {"default": ("succeeded", "alpha"), "default@beta": ("succeeded", "beta"), "shop": ("succeeded", "beta")}
     assert fleet.wait_for_jobs(*alpha.enqueue("create", "--all")) == done
@@ -97,7 +99,15 @@ def back_up_and_verify(fleet: Fleet) -> dict[str, str]:
     verdicts = fleet.rows("SELECT level, verdict, count(*) FROM backups_app_verification GROUP BY 1, 2 ORDER BY 1")
     assert verdicts == [("creation", "passed", 3), ("full", "passed", 3)]
     listed = alpha.console.ok("list", "--json").document["backups"]
-    assert {each["state"] for each in listed} == {"verified"}
+    assert {(each["state"], each["encrypted"]) for each in listed} == {("verified", True)}
+    archives = [each["copies"][0]["name"] for each in listed]
+    assert {f"fleet/{name}" for name in archives} <= set(fleet.stored())
+    assert len(fleet.stored()) == 9  # archive, manifest and signature of each
+    assert alpha.console.archived() == beta.console.archived() == set()
+    # Any host that reaches the bucket gets the data of any other out of it.
+    (far,) = [each["id"] for each in listed if each["database"] == "default@beta"]
+    alpha.console.ok("restore", far, "--to", alpha.console.home.parent / "rescued.sqlite3")
+    assert people_of(alpha.console.home.parent / "rescued.sqlite3") == people_of(beta.site)
     return {each["database"]: each["id"] for each in listed}
 
 
