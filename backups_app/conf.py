@@ -133,6 +133,15 @@ def is_catalog_local() -> bool:
     return str(settings.DATABASES[CATALOG_ALIAS]["ENGINE"]).endswith(".sqlite3")
 
 
+def is_this_host(name: str) -> bool:
+    """Whether a row that names this host is ours.
+
+    A catalogue that is a file has no other host, whatever this machine was called before. An empty
+    name is from before hosts were noted, and stands for whoever looks.
+    """
+    return is_catalog_local() or name in ("", host_name())
+
+
 def archives_folder() -> Path:
     """Where the built-in destination ``local`` keeps its archives."""
     return home() / "archives"

@@ -166,6 +166,7 @@ def database_document(database: Database) -> Document:
     """A database under care."""
     return {
         "name": database.name,
+        "host": database.host or None,
         "alias": database.alias or None,
         "path": database.path,
         "identity": database.identity,

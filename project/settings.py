@@ -4,10 +4,12 @@ Runs with no environment at all. Everything that is written lies below ``BACKUPS
 """
 
 import os
+import socket
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
+from backups_app.catalog_url import catalog_from_url
 from backups_app.core.sqlite import has_wal_reset_bug
 
 from .home import load_secret_key, prepare_home
@@ -97,12 +99,18 @@ def _sqlite(path: Path, *, journal_mode: str, synchronous: str) -> dict[str, obj
     }
 
 
+_catalog_url = _secret("BACKUPS_CATALOG_URL")
+_host = os.environ.get("BACKUPS_HOST", "").strip() or socket.gethostname()
+
 DATABASES = {
     # The data under care: the site's own tables, users and sessions among them.
     "default": _sqlite(HOME / "site.sqlite3", journal_mode="WAL", synchronous="NORMAL"),
     # What the app knows. Apart, so that restoring the site never rolls back its own records.
     # Several processes checkpoint it, so it is WAL only where SQLite does that without a bug.
-    "catalog": _sqlite(
+    # Shared by the hosts of a fleet it is PostgreSQL: see docs/fleet.md.
+    "catalog": catalog_from_url(_catalog_url)
+    if _catalog_url
+    else _sqlite(
         HOME / "catalog.sqlite3",
         journal_mode="DELETE" if has_wal_reset_bug() else "WAL",
         synchronous="FULL",
@@ -114,6 +122,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 _redis_url = _secret("BACKUPS_REDIS_URL")
 Q_CLUSTER = {
     "name": "backups",
+    **({"cluster_name": f"backups@{_host}"} if _catalog_url else {}),  # one queue for each host of a fleet
     **({"redis": _redis_url} if _redis_url else {"orm": "catalog"}),
     "workers": 2,
     "queue_limit": 1,
@@ -183,6 +192,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 
 BACKUPS = {
     "HOME": HOME,
+    "HOST": _host,
     "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
     "NOTIFY_EMAILS": _words("BACKUPS_NOTIFY_EMAILS"),
     "DESTINATIONS": _words("BACKUPS_DESTINATIONS") or _destinations,

@@ -4,6 +4,7 @@ from .audit import AuditEventAdmin
 from .backup import BackupAdmin
 from .database import DatabaseAdmin
 from .health import HealthProblemAdmin
+from .host import HostAdmin
 from .job import JobAdmin
 from .notification import NotificationAdmin
 from .overview import OverviewAdmin
@@ -18,6 +19,7 @@ __all__ = [
     "BackupAdmin",
     "DatabaseAdmin",
     "HealthProblemAdmin",
+    "HostAdmin",
     "JobAdmin",
     "NotificationAdmin",
     "OverviewAdmin",

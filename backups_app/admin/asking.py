@@ -74,7 +74,8 @@ def lead_to(request: HttpRequest, jobs: Sequence[Job], *, asked_at: datetime, ot
     may_look = request.user.has_perm("backups_app.view_job")
     if may_look and len(jobs) == 1:
         return HttpResponseRedirect(display.page_url("job", jobs[0].pk))  # which warns by itself
-    if any(job.state == Job.State.QUEUED for job in jobs) and not is_anybody_working(timezone.now()):
+    asked = {job.host for job in jobs if job.state == Job.State.QUEUED}
+    if not all(is_anybody_working(timezone.now(), host=host) for host in asked):
         messages.warning(request, nobody_works())
     if may_look and jobs:
         return HttpResponseRedirect(job_list_url(jobs))

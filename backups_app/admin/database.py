@@ -122,6 +122,7 @@ class DatabaseAdmin(CatalogAdmin):
         "last_verified",
         "rows",
         "size",
+        "host",
         "path",
         "alias",
         "identity",
@@ -131,7 +132,7 @@ class DatabaseAdmin(CatalogAdmin):
         "jobs",
     ]
     fieldsets = [
-        (None, {"fields": ["health", "last_verified", "rows", "size", "path"]}),
+        (None, {"fields": ["health", "last_verified", "rows", "size", "host", "path"]}),
         (gettext_lazy("Last days"), {"fields": ["last_days"]}),
         (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours", "destinations"]}),
         (
@@ -151,6 +152,16 @@ class DatabaseAdmin(CatalogAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Jobs are shown to those who may see them."""
         return without_jobs(self.fieldsets, request)
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """The host as well, where there are several."""
+        names: list[Any] = list(self.list_display)
+        return names if conf.is_catalog_local() else [*names[:1], "host", *names[1:]]
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        """By host as well, where there are several."""
+        names: list[Any] = list(self.list_filter)
+        return names if conf.is_catalog_local() else [*names, "host"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Database]:
         """Each database with its last verified backup, in one query."""

@@ -27,6 +27,13 @@ class Database(models.Model):
     alias = models.CharField(
         _("alias"), max_length=100, blank=True, editable=False, help_text=_("Its name in DATABASES, when it has one.")
     )
+    host = models.CharField(
+        _("host"),
+        max_length=200,
+        blank=True,
+        editable=False,
+        help_text=_("The machine that holds the file. Empty until it is known."),
+    )
     path = models.TextField(_("path"), editable=False)
     is_imported = models.BooleanField(
         _("imported"), default=False, editable=False, help_text=_("It has imported backups only, and no file.")
@@ -100,7 +107,9 @@ class Database(models.Model):
         ordering = ["name"]
         default_permissions = ("change", "view")
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["alias"], condition=~Q(alias=""), name="database_alias_is_unique"),
+            models.UniqueConstraint(
+                fields=["host", "alias"], condition=~Q(alias=""), name="database_alias_is_unique_per_host"
+            ),
             models.CheckConstraint(condition=~Q(name=""), name="database_has_a_name"),
             models.CheckConstraint(
                 condition=(Q(is_imported=False) & ~Q(path="")) | Q(is_imported=True, path="", is_under_care=False),

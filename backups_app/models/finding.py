@@ -12,6 +12,7 @@ class Finding(models.Model):
     """One finding of the last rescan of a destination. The next one replaces them all."""
 
     destination = models.CharField(_("destination"), max_length=100)
+    host = models.CharField(_("host"), max_length=200, blank=True, help_text=_("The machine that looked, in a fleet."))
     code = models.CharField(_("code"), max_length=40)
     is_damage = models.BooleanField(_("needs attention"), default=True)
     database_name = models.CharField(_("database"), max_length=200, blank=True)

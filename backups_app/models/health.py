@@ -17,6 +17,12 @@ class HealthProblem(models.Model):
     subject = models.CharField(
         _("about"), max_length=200, blank=True, help_text=_("A host, a disk, a destination, when it is no database.")
     )
+    host = models.CharField(
+        _("seen by"),
+        max_length=200,
+        blank=True,
+        help_text=_("The only host that can see it, in a fleet. Empty: every host can."),
+    )
     message = models.TextField(_("message"))
     hint = models.TextField(_("what to do"), blank=True)
     first_seen = models.DateTimeField(_("since"))
@@ -35,7 +41,7 @@ class HealthProblem(models.Model):
         indexes: ClassVar = [models.Index(fields=["resolved_at", "-first_seen"], name="health_problem_by_end")]
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["code", "database", "subject"],
+                fields=["code", "database", "subject", "host"],
                 condition=Q(resolved_at=None),
                 name="health_problem_is_open_once",
             ),
@@ -47,9 +53,9 @@ class HealthProblem(models.Model):
         return f"{self.code.replace('_', ' ')}{f' ({about})' if about else ''}"
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, str, str, str]:
         """What names the problem from one look to the next."""
-        return (self.code, self.database, self.subject)
+        return (self.code, self.database, self.subject, self.host)
 
     @property
     def is_open(self) -> bool:

@@ -12,6 +12,9 @@ class Host(models.Model):
     """One machine with a supervisor. It writes its own row every few seconds."""
 
     name = models.CharField(_("name"), max_length=200, unique=True)
+    instance = models.CharField(
+        _("identity"), max_length=32, blank=True, help_text=_("Tells two machines apart that were given one name.")
+    )
     supervisor_pid = models.PositiveIntegerField(_("supervisor"), default=0)
     seen_at = models.DateTimeField(_("last sign of life"))
     started_at = models.DateTimeField(_("started"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from django.core.management import call_command
 from django.db import DatabaseError, Error, connections
@@ -17,13 +19,20 @@ from ..models import Database
 logger = logging.getLogger(__name__)
 
 _APPS = ("backups_app", "django_q")
+
+_ADVISORY_KEY = 0x57414C5341464543
+"""Which advisory lock of PostgreSQL is held while the catalogue is made: "WALSAFEC"."""
+
+_LOCKED_STATES = ("40001", "40P01", "55P03")
+"""What PostgreSQL calls a serialization failure, a deadlock, and a lock that could not be had."""
+
 _ready_files: set[str] = set()
 
 
 def require_catalog() -> None:
     """Make sure that the catalogue is there and fits the code; create it when it is missing.
 
-    Safe to call from many processes at once: one of them creates it, under a file lock.
+    Safe to call from many processes, and hosts, at once: one of them creates it.
 
     Raises:
         BackupError: it is behind or ahead of the code, or cannot be read.
@@ -33,7 +42,7 @@ def require_catalog() -> None:
         if not _is_missing():
             _refuse_misfit()
             return
-        with file_lock(conf.state_folder() / "catalog.lock"):
+        with making_catalog():
             if _is_missing():
                 call_command("migrate", database=conf.CATALOG_ALIAS, interactive=False, verbosity=0)
         _refuse_misfit()
@@ -41,8 +50,28 @@ def require_catalog() -> None:
         raise BackupError(
             f"The catalogue cannot be used: {exc}.",
             "If its file is damaged, move it away: a new one is made at the next start, and the archives are "
-            "all still in their folder.",
+            "all still in their folder."
+            if conf.is_catalog_local()
+            else "See whether its server runs, and whether the address in BACKUPS_CATALOG_URL is right.",
         ) from exc
+
+
+@contextmanager
+def making_catalog() -> Iterator[None]:
+    """Be the only one that changes the tables of the catalogue, on all hosts that share it, until the block ends."""
+    with file_lock(conf.state_folder() / "catalog.lock"):
+        connection = connections[conf.CATALOG_ALIAS]
+        if connection.vendor != "postgresql":
+            yield
+            return
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [_ADVISORY_KEY])
+        try:
+            yield
+        finally:
+            # It goes with the connection as well, however this process ends.
+            with suppress(Error), connection.cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [_ADVISORY_KEY])
 
 
 def missing_migrations() -> list[str]:
@@ -108,7 +137,9 @@ def _refuse_misfit() -> None:
 def is_locked(exc: Error) -> bool:
     """Whether a database error says that another process held a lock for too long."""
     cause = exc.__cause__
-    return isinstance(cause, sqlite3.Error) and primary_code(cause) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    if isinstance(cause, sqlite3.Error):
+        return primary_code(cause) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+    return getattr(cause, "sqlstate", None) in _LOCKED_STATES
 
 
 def catalog_error(exc: Error) -> BackupError:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from django.db import transaction
+from django.db.models import Q
 
 from .. import conf
 from ..core.errors import BackupError, InputError, NotFoundError, RefusedError
@@ -16,6 +17,7 @@ from ..jobs.cron import due_times, find_zone, next_times, parse
 from ..models import Job, Schedule, ScheduledRun
 from . import audit
 from .audit import Actor
+from .hosts import here
 from .jobs.ask import ask_job
 from .wording import english
 
@@ -137,14 +139,14 @@ class Fired:
 
 
 def fire_due(*, now: datetime) -> Fired:
-    """Ask for the work of every schedule that is due at ``now``.
+    """Ask for the work of every schedule of this host's databases that is due at ``now``.
 
     Each due time is fired once, whoever looks, from how many processes, and also when the clock
     steps back. Of several that were missed the newest is fired and stands for the others. A
     schedule that fails leaves nothing behind and does not stop the others.
     """
     fired = Fired(runs=[], failures=[])
-    for schedule in _active_schedules():
+    for schedule in _active_schedules(here("database__host")):
         try:
             run = _fire(schedule, now=now)
         except Exception as exc:
@@ -158,9 +160,9 @@ def fire_due(*, now: datetime) -> Fired:
     return fired
 
 
-def _active_schedules() -> list[Schedule]:
+def _active_schedules(where: Q | None = None) -> list[Schedule]:
     return list(
-        Schedule.objects.filter(is_enabled=True, database__is_under_care=True)
+        Schedule.objects.filter(where or Q(), is_enabled=True, database__is_under_care=True)
         .select_related("database")
         .order_by("database__name", "kind")
     )

@@ -30,7 +30,7 @@ from ..core.errors import BackupError, BusyError
 from ..core.files import create_private_folder, file_lock
 from ..jobs.supervisor import Beat, BeatFunction, ChildSpec, Event, Happening, Supervisor
 from . import hosts
-from .catalog import catalog_error, require_catalog
+from .catalog import catalog_error, making_catalog, require_catalog
 from .clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def migrate(say: Say) -> None:
         if not is_free:
             say("Another process migrates; waiting for it.")
     # The second one is held by whoever makes a missing catalogue.
-    with file_lock(lock), file_lock(conf.state_folder() / "catalog.lock"):
+    with file_lock(lock), making_catalog():
         for alias in ("default", conf.CATALOG_ALIAS):
             if connections[alias].vendor == "unknown":
                 continue  # a site without a database of its own

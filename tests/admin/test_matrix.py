@@ -20,6 +20,7 @@ from backups_app.models import (
     Backup,
     Database,
     HealthProblem,
+    Host,
     Job,
     Notification,
     Recipient,
@@ -79,6 +80,7 @@ MATRIX: dict[str, Rule] = {
     **stock("backup", verify=Rule("OS", "OS"), restore=Rule("OS", "OS"), hold=Rule("OS", "OS")),
     **stock("database", change=Rule(ALL, "S"), back_up=Rule("OS", "OS"), retention=Rule("S"), prune=Rule("S", "S")),
     **stock("healthproblem"),
+    **stock("host"),
     **stock("job", cancel=Rule("OS", "OS"), progress=Rule(ALL)),
     **stock("notification", test=Rule("S", "S")),
     **stock("recipient", kit=Rule(ALL, ALL), prove=Rule("S", "S")),
@@ -140,6 +142,7 @@ def rows(backup: Backup, settings: Settings, tmp_path: Path) -> dict[str, Any]:
         "healthproblem": HealthProblem.objects.create(
             code="too_old", message="x", first_seen=timezone.now(), last_seen=timezone.now()
         ),
+        "host": Host.objects.create(name="alpha", seen_at=timezone.now(), started_at=timezone.now()),
         "recipient": Recipient.objects.create(
             public="age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
             key_id="age1ql3z7hjy54pw",

@@ -10,6 +10,7 @@ from django.db.models import Max, OuterRef, Subquery
 
 from ...core.sqlite import sidecar
 from ...models import Backup, Database, Verification
+from ..hosts import is_here
 from ..keys.health import check_keys
 from .anomalies import COMPARED
 from .facts import DatabaseHealth, Look
@@ -22,7 +23,7 @@ _VERIFIED = [f"verified_{place}" for place in range(COMPARED + 1)]
 def gather(*, now: datetime) -> Look:
     """The evidence about everything under care at ``now``.
 
-    Live databases are never opened: of their files only ``stat`` is asked. The number of queries
+    Live databases are never opened: of their files only ``stat`` is asked, on this host. The number of queries
     does not grow with the number of backups, and with that of databases only by one per 150.
     """
     rows = list(_annotated())
@@ -66,15 +67,16 @@ def _facts(
     verified = [backups[pk] for name in _VERIFIED if (pk := getattr(row, name)) in backups]
     for each in verified:
         each.database = row  # saves a query where somebody asks for its name
-    path = Path(row.path)
+    own, path = is_here(row), Path(row.path)
     return DatabaseHealth(
         database=row,
         last_verified=verified[0] if verified else None,
         last_attempt=backups.get(row.attempted),
         limit=freshness_limit(row),
         earlier=verified[1:],
-        size_bytes=_size(path),
-        wal_bytes=_size(sidecar(path, "-wal")) or 0,
+        is_here=own,
+        size_bytes=_size(path) if own else None,
+        wal_bytes=(_size(sidecar(path, "-wal")) or 0) if own else 0,
         last_drill=drill,
         last_drill_at=passed_at,
     )

@@ -15,7 +15,7 @@ from ..keys.health import KeyFinding
 class Problem:
     """Something that needs attention.
 
-    ``code`` is documented in ``docs/monitoring.md``. Code, database and subject together name the
+    ``code`` is documented in ``docs/monitoring.md``. Code, database, subject and host together name the
     problem from one look to the next, whatever the message says meanwhile.
     """
 
@@ -26,13 +26,15 @@ class Problem:
     hint: str
     subject: str = ""
     """What it is about when that is no database: a host, a disk."""
+    host: str = ""
+    """The only host of a fleet that can see it, or ""."""
     is_severe: bool = False
     """Told at the first look, without waiting whether it passes by itself."""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, str, str, str]:
         """What stays the same from one look to the next, as the records hold it."""
-        return (self.code, self.database[:200], self.subject[:200])
+        return (self.code, self.database[:200], self.subject[:200], self.host[:200])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +47,10 @@ class DatabaseHealth:
     limit: timedelta
     earlier: list[Backup] = field(default_factory=list)
     """The verified backups before the last one, newest first: what it is compared with."""
+    is_here: bool = True
+    """Whether this host holds its file. Of one on another host only the rows are known."""
     size_bytes: int | None = None
-    """Of the live file now; None when it is not there."""
+    """Of the live file now; None when it is not there, or on another host."""
     wal_bytes: int = 0
     """Of the ``-wal`` beside it."""
     last_drill: Verification | None = None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from django.db.models import Exists, OuterRef, Subquery
 
-from ...models import Database, Job, Verification
-from ..hosts import silent_hosts
+from ... import conf
+from ...models import Database, HealthProblem, Job, Verification
+from ..hosts import here, silent_hosts
 from ..jobs.attend import ready_jobs
 from ..schedules import overdue
 from ..wording import english
@@ -36,16 +38,37 @@ def find_silent_hosts(look: Look) -> Iterator[Problem]:
 
 
 def find_waiting_jobs(look: Look) -> Iterator[Problem]:
-    """Does somebody take the jobs?"""
-    waiting = [job for job in ready_jobs() if job.created_at < look.now - _QUEUE_PATIENCE]
-    if waiting:
+    """Does somebody take the jobs? One problem for each host whose jobs nobody takes."""
+    by_host: dict[str, list[Job]] = defaultdict(list)
+    for job in ready_jobs():
+        if job.created_at < look.now - _QUEUE_PATIENCE:
+            by_host["" if conf.is_catalog_local() else job.host].append(job)
+    for host, waiting in by_host.items():
         first = waiting[0]
         yield Problem(
             code="jobs_wait",
             database=first.database.name if first.database else "",
-            message=f"{len(waiting)} job(s) wait for a worker, the oldest (job {first.pk}) since "
-            f"{_utc(first.created_at)}.",
-            hint="Run `manage.py backup serve`, or cancel them with `manage.py backup cancel ID`.",
+            subject=host,
+            message=f"{len(waiting)} job(s) wait for a worker{f' of {host}' if host else ''}, the oldest "
+            f"(job {first.pk}) since {_utc(first.created_at)}.",
+            hint=f"Run `manage.py backup serve`{f' on {host}' if host else ''}, or cancel them with "
+            "`manage.py backup cancel ID`.",
+        )
+
+
+def find_problems_elsewhere(_look: Look) -> Iterator[Problem]:
+    """What do the other hosts see, of their files, disks and settings, that cannot be seen from here?"""
+    if conf.is_catalog_local():
+        return
+    seen = HealthProblem.objects.filter(resolved_at=None, gone_since=None).exclude(here())
+    for each in seen.order_by("host", "pk"):
+        yield Problem(
+            code=each.code,
+            database=each.database,
+            subject=each.subject,
+            host=each.host,
+            message=f"On {each.host}: {each.message}",
+            hint=each.hint,
         )
 
 

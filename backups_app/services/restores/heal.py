@@ -19,6 +19,7 @@ from ...models import Backup, Restore
 from ..audit import Actor
 from ..databases import live_path
 from ..heal import heal_interrupted
+from ..hosts import here
 from .ending import RestoreEnding, finish_restore
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def scratch_token(restore: Restore) -> str:
 
 
 def heal_restores() -> list[Restore]:
-    """Finish the rows of restores whose process died, by looking at the live database; returns them.
+    """Finish the rows of restores of this host whose process died, by looking at the live database; returns them.
 
     The copy is one transaction, and it moves the schema version: the live database holds the old
     content when the version is still the one noted before the copy. Else it holds the new one, unless
@@ -55,7 +56,8 @@ def heal_restores() -> list[Restore]:
 
 
 def _running() -> QuerySet[Restore]:
-    return Restore.objects.filter(state=Restore.State.RUNNING).select_related(
+    # Of another host neither the scratch nor the live database can be looked at.
+    return Restore.objects.filter(here("database__host"), state=Restore.State.RUNNING).select_related(
         "database", "backup__database", "safety_backup"
     )
 
