@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from . import age
 from .age import FileKey, Identity, Recipient
-from .background import Background
+from .background import Background, read_in_background
 from .errors import KeyMissingError, UnreachableError, VerificationError, translated
 from .files import create_private_file
 from .progress import Watch
@@ -336,35 +336,44 @@ def read_archive(
     damage: VerificationError | None = None
     locked: KeyMissingError | None = None
 
-    def hashed(hashing: Background) -> Iterator[bytes]:
+    def hashed() -> Iterator[bytes]:
         nonlocal archive_bytes
         for piece in read_chunks(stored, phase=phase, total_bytes=total_bytes, watch=watch):
             archive_bytes += len(piece)
-            hashing.submit(outer.update, piece)
+            outer.update(piece)
             yield piece
 
-    with Background() as hashing:
-        pieces = hashed(hashing)
-        contents = decompress(pieces if keys is None else keys.opened(pieces), limit_bytes=limit_bytes)
-        while True:
-            try:
-                content = next(contents, None)
-            except UnreachableError:
-                raise  # the store's failure says nothing about the archive
-            except VerificationError as exc:
-                damage = exc
-                break
-            except KeyMissingError as exc:
-                locked = exc
-                break
-            if content is None:
-                break
-            hashing.submit(inner.update, content)
-            content_bytes += len(content)
-            if keep is not None:
-                keep(content)
-        for _ in pieces:  # after damage: the digest of the stored bytes is evidence too
-            pass
+    def take(opened: Iterator[bytes]) -> None:
+        nonlocal content_bytes, damage, locked
+        contents = decompress(opened, limit_bytes=limit_bytes)
+        with Background() as hashing:
+            while True:
+                try:
+                    content = next(contents, None)
+                except UnreachableError:
+                    raise  # the store's failure says nothing about the archive
+                except VerificationError as exc:
+                    damage = exc
+                    return
+                except KeyMissingError as exc:
+                    locked = exc
+                    return
+                if content is None:
+                    return
+                hashing.submit(inner.update, content)
+                content_bytes += len(content)
+                if keep is not None:
+                    keep(content)
+
+    pieces = hashed()
+    try:
+        # Reading, hashing and decrypting here, decompressing there: each about half of the work.
+        read_in_background(pieces if keys is None else keys.opened(pieces), take)
+    except VerificationError as exc:
+        if damage is None or isinstance(exc, UnreachableError):
+            raise
+    for _ in pieces:  # after damage: the digest of the stored bytes is evidence too
+        pass
     return ReadArchive(
         archive_bytes=archive_bytes,
         archive_sha256=outer.hexdigest(),
