@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from threading import Semaphore
 from types import TracebackType
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 
@@ -58,6 +58,48 @@ class _End:
         self.is_seen = False
 
 
+class _HandOver(Generic[_T]):
+    """Pieces on their way from the thread that makes them to the one that reads them."""
+
+    def __init__(self, *, max_pending: int) -> None:
+        self._queue: SimpleQueue[_T | _End] = SimpleQueue()
+        self._room = Semaphore(max_pending)
+        self._is_over = False
+
+    def send(self, pieces: Iterator[_T]) -> _End:
+        """Make all ``pieces``, or as many as are read."""
+        end = _End()
+        try:
+            for piece in pieces:
+                self._room.acquire()
+                if self._is_over:
+                    break
+                self._queue.put(piece)
+        except BaseException as exc:  # noqa: BLE001 - raised by the reader, or by who waits for it
+            end = _End(exc)
+        self._queue.put(end)
+        return end
+
+    def read(self, reader: Callable[[Iterator[_T]], None]) -> None:
+        """Call ``reader``; when it is over, nothing more is made."""
+        try:
+            reader(self._received())
+        finally:
+            self._is_over = True
+            self._room.release()
+
+    def _received(self) -> Iterator[_T]:
+        while True:
+            piece = self._queue.get()
+            if isinstance(piece, _End):
+                piece.is_seen = True
+                if piece.error is not None:
+                    raise piece.error
+                return
+            yield piece
+            self._room.release()
+
+
 def read_in_background(pieces: Iterator[_T], reader: Callable[[Iterator[_T]], None], *, max_pending: int = 4) -> None:
     """Call ``reader`` with ``pieces`` in a thread of its own, while this thread makes them.
 
@@ -68,41 +110,10 @@ def read_in_background(pieces: Iterator[_T], reader: Callable[[Iterator[_T]], No
     Raises: what ``reader`` raises; when it ended early without an error, what ``pieces`` raised
         after that, so that no failure is lost.
     """
-    queue: SimpleQueue[_T | _End] = SimpleQueue()
-    room = Semaphore(max_pending)
-    is_over = False
-    end = _End()
-
-    def received() -> Iterator[_T]:
-        while True:
-            piece = queue.get()
-            if isinstance(piece, _End):
-                piece.is_seen = True
-                if piece.error is not None:
-                    raise piece.error
-                return
-            yield piece
-            room.release()
-
-    def read() -> None:
-        nonlocal is_over
-        try:
-            reader(received())
-        finally:
-            is_over = True
-            room.release()
-
+    between: _HandOver[_T] = _HandOver(max_pending=max_pending)
     with ThreadPoolExecutor(max_workers=1) as pool:
-        reading = pool.submit(read)
-        try:
-            for piece in pieces:
-                room.acquire()
-                if is_over:
-                    break
-                queue.put(piece)
-        except BaseException as exc:  # noqa: BLE001 - raised below, by the reader or here
-            end = _End(exc)
-        queue.put(end)
+        reading = pool.submit(between.read, reader)
+        end = between.send(pieces)
         failure = reading.exception()
     unseen = None if end.is_seen else end.error
     if failure is not None and (unseen is None or isinstance(unseen, Exception)):
