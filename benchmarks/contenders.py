@@ -304,5 +304,12 @@ def make_store(name: str, database: Path, folder: Path) -> None:
 
 
 def named(name: str) -> Contender:
-    """The contender of that name."""
-    return next(each for each in CONTENDERS if each.name == name)
+    """The contender of that name.
+
+    Raises:
+        ContenderError: there is none.
+    """
+    for contender in CONTENDERS:
+        if contender.name == name:
+            return contender
+    raise ContenderError(f"there is no contender {name!r}")

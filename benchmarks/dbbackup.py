@@ -13,7 +13,10 @@ from pathlib import Path
 from .contender import COPY_NAME, ContenderError, make_durable, run_tool
 
 VERSION = "5.4"
-_ENVIRONMENT = "WALSAFE_BENCHMARK_DBBACKUP"
+ENVIRONMENT = "WALSAFE_BENCHMARK_DBBACKUP"
+"""Variable that tells the processes of a measurement where it is."""
+
+_READY = "ready"
 
 _SITE = """
 import sys, time
@@ -38,36 +41,34 @@ print(time.perf_counter() - started)
 """
 
 
+def is_made(work: Path) -> bool:
+    """Whether the environment is there already."""
+    return (_folder(work) / _READY).exists()
+
+
 def install(work: Path) -> None:
     """Make the environment in ``work``, when it is not there yet, and let all later runs find it.
 
     Raises:
         ContenderError: pip could not install it.
     """
-    folder = work / f"django-dbbackup-{VERSION}"
-    ready = folder / "ready"
-    if not ready.exists():
+    folder = _folder(work)
+    if not is_made(work):
         run_tool(sys.executable, "-m", "venv", "--clear", folder, seconds=120)
         packages = [f"django-dbbackup=={VERSION}.*", "Django==5.2.*"]
-        python = folder / "bin" / "python"
-        run_tool(
-            python,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            *packages,
-            folder=work,
-            seconds=300,
-        )
-        ready.touch()
-    os.environ[_ENVIRONMENT] = str(folder)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        run_tool(*pip, "--retries", "1", *packages, folder=work, seconds=300)
+        (folder / _READY).touch()
+    os.environ[ENVIRONMENT] = str(folder)
+
+
+def _folder(work: Path) -> Path:
+    return work / f"django-dbbackup-{VERSION}"
 
 
 def is_installed() -> bool:
     """Whether :func:`install` has been called with success, by this process or the one that started it."""
-    return _ENVIRONMENT in os.environ
+    return bool(os.environ.get(ENVIRONMENT))
 
 
 def create(database: Path, folder: Path) -> float:
@@ -90,5 +91,5 @@ def restore(store: Path, folder: Path) -> float:
 def _command(database: Path, storage: Path, *command: str) -> float:
     if not is_installed():
         raise ContenderError("its environment was not made")
-    python = Path(os.environ[_ENVIRONMENT]) / "bin" / "python"
+    python = Path(os.environ[ENVIRONMENT]) / "bin" / "python"
     return float(run_tool(python, "-c", _SITE, database, storage, *command).split()[-1])
