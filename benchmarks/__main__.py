@@ -50,9 +50,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--once-above",
         type=_positive,
-        default=30,
+        default=10,
         metavar="SECONDS",
-        help="a contender that takes longer is run in the first round only (30)",
+        help="a contender that takes longer is run in the first round only (10)",
     )
     parser.add_argument(
         "--limit", type=_positive, default=600, metavar="SECONDS", help="when a single run is stopped (600)"
