@@ -26,6 +26,8 @@ ENGINE = "engine"
 MODULES = ("pages", "space")
 """Further sections: modules of this package that print theirs as Markdown on stdout."""
 
+_SECTION_SECONDS = 3600
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the arguments, measure, report. 1 when something of ours or a whole section failed."""
@@ -152,7 +154,13 @@ def _module(section: str) -> list[str]:
         print(f"There is no section {section}.", file=sys.stderr)
         return []
     command = [sys.executable, "-m", f"{__package__}.{section}"]
-    done = subprocess.run(command, check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        done = subprocess.run(
+            command, check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=_SECTION_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        print(f"The section {section} did not end within {_SECTION_SECONDS} s.", file=sys.stderr)
+        return []
     print(done.stdout)
     return [] if done.returncode else done.stdout.strip().splitlines()
 

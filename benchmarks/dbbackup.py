@@ -56,7 +56,7 @@ def install(work: Path) -> None:
     if not is_made(work):
         run_tool(sys.executable, "-m", "venv", "--clear", folder, seconds=120)
         packages = [f"django-dbbackup=={VERSION}.*", "Django==5.2.*"]
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         run_tool(*pip, "--retries", "1", *packages, folder=work, seconds=300)
         (folder / _READY).touch()
     os.environ[ENVIRONMENT] = str(folder)

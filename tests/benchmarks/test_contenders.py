@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import dbbackup, sample
+from benchmarks.__main__ import _module as run_section
 from benchmarks.__main__ import main
 from benchmarks.contender import ROOT, Contender, ContenderError, run_tool
 from benchmarks.contenders import CONTENDERS, CREATE, EXTRACT, SHELL, STORES, make_store, missing, named
@@ -199,3 +200,9 @@ def test_arguments_that_make_no_sense_are_refused(arguments: list[str], capsys: 
         main(arguments)
     assert caught.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_section_that_fails_gives_no_lines(capsys: pytest.CaptureFixture[str]):
+    assert run_section("sample") == [], "it wants a path"
+    assert run_section("no_such_module") == []
+    assert "There is no section no_such_module." in capsys.readouterr().err
