@@ -47,9 +47,8 @@ messages: $(VENV)/.dev  ## Bring the catalogue of translations up to date and co
 		msgfmt --check --statistics --output-file $$each/el/LC_MESSAGES/django.mo $$each/el/LC_MESSAGES/django.po || exit 1; \
 	done
 
-bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run, and the pages of the admin
+bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run, and the pages (ARGS=--write-docs: into the docs)
 	$(BIN)/python -m benchmarks $(ARGS)
-	$(BIN)/python -m benchmarks.pages
 
 soak: $(VENV)/.dev  ## Everything at once for MINUTES (10), then every fault, 300 kills per verb, long fuzzing
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
