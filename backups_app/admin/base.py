@@ -27,6 +27,7 @@ class CatalogAdmin(admin.ModelAdmin):
 
     save_on_top = False
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count every choice of every filter over the whole table
 
     class Media:
         css = {"all": ["backups_app/admin.css"]}

@@ -38,8 +38,9 @@ def sync_databases() -> list[Skipped]:
     """Bring the rows in line with ``DATABASES``; returns the aliases that are left out.
 
     A new SQLite alias comes under care, a moved one keeps its identity, one that is gone from
-    the settings keeps its backups and leaves care.
+    the settings keeps its backups and leaves care. One query, however many there are, when nothing has changed.
     """
+    rows = {each.alias: each for each in Database.objects.exclude(alias="")}
     skipped: list[Skipped] = []
     seen: list[str] = []
     for alias in connections:
@@ -51,8 +52,10 @@ def sync_databases() -> list[Skipped]:
             skipped.append(Skipped(alias=alias, reason=reason))
             continue
         seen.append(alias)
-        _sync_alias(alias, _alias_path(facts))
-    Database.objects.exclude(alias="").exclude(alias__in=seen).filter(is_under_care=True).update(is_under_care=False)
+        _sync_alias(alias, _alias_path(facts), row=rows.get(alias))
+    gone = [each.pk for alias, each in rows.items() if alias not in seen and each.is_under_care]
+    if gone:
+        Database.objects.filter(pk__in=gone).update(is_under_care=False)
     return skipped
 
 
@@ -82,8 +85,7 @@ def _alias_path(facts: dict[str, Any]) -> str:
     return str(Path(name).absolute())
 
 
-def _sync_alias(alias: str, path: str) -> None:
-    row = Database.objects.filter(alias=alias).first()
+def _sync_alias(alias: str, path: str, *, row: Database | None) -> None:
     if row is None:
         with transaction.atomic(using=conf.CATALOG_ALIAS):
             # Another process may have been faster; an added file may have taken the name; a rescan
