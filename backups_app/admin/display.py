@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +21,9 @@ from django.utils.translation import ngettext_lazy
 from ..models import Job
 
 DASH = "–"
+
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""What turns the direction of the text after it, in Unicode."""
 
 # Django's own words for spans of time, which not all of its catalogues have.
 _UNITS: dict[str, Any] = {
@@ -68,8 +72,12 @@ _LOOKS = {
 
 
 def sendable(text: str) -> str:
-    """``text`` as a page can hold it: half a character, as a hostile schema or JSON has it, is spelled out."""
-    return text.encode(errors="backslashreplace").decode()
+    """``text`` as a page can hold it, also in the middle of a sentence.
+
+    Half a character, as a hostile schema or JSON has it, is spelled out, and so is what turns the
+    direction of the text that follows.
+    """
+    return _TURNING.sub(lambda found: f"\\u{ord(found[0]):04x}", text.encode(errors="backslashreplace").decode())
 
 
 def sendable_document(found: Any) -> Any:

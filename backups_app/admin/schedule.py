@@ -174,7 +174,7 @@ class ScheduleAdmin(CatalogAdmin):
             words = _in_words(parse(schedule.cron))
         except InputError as exc:
             words = exc.message
-        return format_html("<code>{}</code> {}", schedule.cron, words)
+        return format_html("<code><bdi>{}</bdi></code> <bdi>{}</bdi>", schedule.cron, words)
 
     @admin.display(description=gettext_lazy("next five times"))
     def next_five(self, schedule: Schedule) -> SafeString | str:

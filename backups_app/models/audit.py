@@ -8,6 +8,8 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from ..core.text import printable
+
 
 class AuditEvent(models.Model):
     """What somebody did, and how it ended. The database refuses to change or remove a row."""
@@ -34,4 +36,4 @@ class AuditEvent(models.Model):
         indexes: ClassVar = [models.Index(fields=["action", "-at"], name="audit_by_action")]
 
     def __str__(self) -> str:
-        return f"{self.at:%Y-%m-%d %H:%M:%S} {self.actor_name}: {self.action} {self.subject}"
+        return printable(f"{self.at:%Y-%m-%d %H:%M:%S} {self.actor_name}: {self.action} {self.subject}")

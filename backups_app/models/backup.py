@@ -10,6 +10,7 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from ..core.text import printable
 from .database import Database
 
 
@@ -184,7 +185,7 @@ class Backup(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.database_id and self.database.name} {self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})"
+        return printable(f"{self.database_id and self.database.name} {self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})")
 
     @property
     def tables(self) -> dict[str, int]:
@@ -243,4 +244,4 @@ class Copy(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.destination}:{self.name}"
+        return printable(f"{self.destination}:{self.name}")

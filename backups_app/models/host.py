@@ -7,6 +7,8 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from ..core.text import printable
+
 
 class Host(models.Model):
     """One machine with a supervisor. It writes its own row every few seconds."""
@@ -29,4 +31,4 @@ class Host(models.Model):
         default_permissions: ClassVar = ("view",)
 
     def __str__(self) -> str:
-        return self.name
+        return printable(self.name)

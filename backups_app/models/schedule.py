@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from ..core.text import printable
 from .database import Database
 from .job import Job
 
@@ -61,7 +62,7 @@ class Schedule(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()} {self.database.name}: {self.cron}"
+        return printable(f"{self.get_kind_display()} {self.database.name}: {self.cron}")
 
 
 class ScheduledRun(models.Model):

@@ -10,6 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from ..core.text import printable
 from .backup import Backup
 from .job import Job
 
@@ -110,4 +111,4 @@ class TriageFile(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.path
+        return printable(self.path)

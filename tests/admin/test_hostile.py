@@ -36,9 +36,10 @@ _ALONE = {"option", "title", "textarea", "bdi"}
 class Watcher(HTMLParser):
     """Collects what a hostile text could have made of a page."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, text: str = "") -> None:
         super().__init__()
         self.found: list[str] = []
+        self._turned = " ".join(text.partition(OVERRIDE)[2].split()).casefold()
         self._open: list[tuple[str, bool]] = []
         self._overridden: list[list[str]] = [[]]
         self.feed(source)
@@ -50,9 +51,8 @@ class Watcher(HTMLParser):
         self.found += [f"{tag} {name}" for name in given if name.startswith("on")]
         self.found += [f"{tag} style" for name in given if name == "style"]
         self.found += [f"{tag} {value}" for value in given.values() if value.strip().lower().startswith("javascript:")]
-        if (tag == "script" and "src" not in given) or (
-            tag == "img" and not given.get("src", "").startswith("/static/")
-        ):
+        is_foreign_image = tag == "img" and not given.get("src", "").startswith("/static/")
+        if (tag == "script" and "src" not in given) or is_foreign_image:
             self.found.append(f"<{tag}>")
         if tag in _VOID:
             return
@@ -81,6 +81,9 @@ class Watcher(HTMLParser):
             self.found.append(f"turned round: {data.strip()[:40]!r} after {before[0][:40]!r}")
         if OVERRIDE in data:
             before.append(data.strip())
+            rest = " ".join(data.partition(OVERRIDE)[2].split()).rstrip("…")
+            if self._turned and not self._turned.startswith(rest.casefold()):
+                self.found.append(f"turned round: {rest[-40:]!r}")
 
 
 def addresses() -> Iterator[tuple[str, str]]:
@@ -140,7 +143,7 @@ def test_no_page_does_what_a_hostile_text_says(superuser: Person, everything: di
         elif kind_of == "text/html":
             page = content.decode()
             shown += OVERRIDE in page
-            found = Watcher(page).found
+            found = Watcher(page, text=TEXTS[kind]).found
             if "<script>window" in page or "<img src=x" in page:
                 found.append("markup")
             if found:
@@ -154,6 +157,8 @@ def test_the_watcher_sees_what_it_must():
     assert Watcher(f"<p>{OVERRIDE}name</p><p>after</p>").found == []
     assert Watcher(f"<p><bdi>{OVERRIDE}name</bdi> after</p>").found == []
     assert Watcher(f"<p><a>{OVERRIDE}name</a> after</p>").found
+    assert Watcher(f"<p>of {OVERRIDE}na…</p>", text=f"{OVERRIDE}name").found == []
+    assert Watcher(f"<p>of {OVERRIDE}name, after</p>", text=f"{OVERRIDE}name").found
     assert Watcher("<p onclick=x></p>").found == ["p onclick"]
     assert Watcher("<img src=x>").found == ["<img>"]
     assert Watcher("<script>x</script>").found

@@ -41,7 +41,7 @@ from tests.admin.conftest import job_row
 from tests.admin.markup import page_of
 from tests.conftest import ACTOR
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("home")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("home")]
 
 MOST_ROWS = 500
 MOST_QUERIES_OF_A_LIST = 12
