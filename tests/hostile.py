@@ -71,13 +71,13 @@ def _fill(row: Any, field: Any, text: str, *, spared: frozenset[str]) -> bool:
     return False
 
 
-def _poisoned(found: Any, text: str) -> Any:
-    """The document with every text in it replaced; numbers and names of fields stay."""
+def _poisoned(found: Any, text: str, *, of: str = "") -> Any:
+    """The document with every text in it replaced; numbers and names of fields stay, names of tables do not."""
     if isinstance(found, dict):
-        changed = {name: _poisoned(value, text) for name, value in found.items()}
-        # The names of tables are data.
-        is_counts = bool(found) and all(isinstance(each, int) for each in found.values())
-        return {f"{number} {text}": value for number, value in enumerate(changed.values())} if is_counts else changed
+        return {
+            f"{number} {text}" if of == "tables" else name: _poisoned(value, text, of=name)
+            for number, (name, value) in enumerate(found.items())
+        }
     if isinstance(found, list):
         return [_poisoned(each, text) for each in found]
     return text if isinstance(found, str) else found

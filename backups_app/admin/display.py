@@ -9,7 +9,6 @@ from typing import Any
 
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
@@ -19,6 +18,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
 
 from ..models import Job
+from .links import reverse
 
 DASH = "–"
 
@@ -164,7 +164,13 @@ def page_url(model: str, pk: Any) -> str:
 def jobs_table(jobs: Iterable[Job]) -> SafeString | str:
     """Jobs, newest first, with their states."""
     found = [
-        {"row": job, "badge": badge(job.state, job.get_state_display()), "age": age(job.created_at)} for job in jobs
+        {
+            "row": job,
+            "page": page_url("job", job.pk),
+            "badge": badge(job.state, job.get_state_display()),
+            "age": age(job.created_at),
+        }
+        for job in jobs
     ]
     return render_to_string("admin/backups_app/jobs_table.html", {"jobs": found}) if found else DASH
 
