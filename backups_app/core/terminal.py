@@ -24,9 +24,6 @@ from rich.progress import (
 from .errors import KeyMissingError
 from .keyring import PASSPHRASE_VARIABLE
 from .progress import ProgressCallback
-from .text import printable
-
-__all__ = ["ask_passphrase", "cancel_on_signal", "printable", "progress_bar"]
 
 
 @contextmanager
@@ -91,6 +88,14 @@ def interrupt_on_signal() -> Iterator[None]:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters spelled out, so that a name cannot drive a terminal.
+
+    So are line breaks, and what turns the direction of the text that follows.
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def ask_passphrase() -> str:

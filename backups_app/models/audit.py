@@ -8,7 +8,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..core.text import printable
+from .shown import shown
 
 
 class AuditEvent(models.Model):
@@ -36,4 +36,4 @@ class AuditEvent(models.Model):
         indexes: ClassVar = [models.Index(fields=["action", "-at"], name="audit_by_action")]
 
     def __str__(self) -> str:
-        return printable(f"{self.at:%Y-%m-%d %H:%M:%S} {self.actor_name}: {self.action} {self.subject}")
+        return shown(f"{self.at:%Y-%m-%d %H:%M:%S} {self.actor_name}: {self.action} {self.subject}")

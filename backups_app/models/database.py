@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..core.text import printable
+from .shown import shown
 
 UNKNOWN_PATH = "(unknown)"
 """Path of a database that is known from its archives only; no file under care has it."""
@@ -105,4 +105,4 @@ class Database(models.Model):
         ]
 
     def __str__(self) -> str:
-        return printable(self.name)
+        return shown(self.name)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from ..core.text import printable
+from .shown import shown
 
 
 class Finding(models.Model):
@@ -30,4 +30,4 @@ class Finding(models.Model):
         default_permissions: ClassVar = ("view",)
 
     def __str__(self) -> str:
-        return printable(f"{self.code} {self.path}")
+        return shown(f"{self.code} {self.path}")

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from ..core.text import printable
+from .shown import shown
 
 
 class HealthProblem(models.Model):
@@ -46,7 +46,7 @@ class HealthProblem(models.Model):
 
     def __str__(self) -> str:
         about = ", ".join(each for each in (self.database, self.subject) if each)
-        return printable(f"{self.code.replace('_', ' ')}{f' ({about})' if about else ''}")
+        return shown(f"{self.code.replace('_', ' ')}{f' ({about})' if about else ''}")
 
     @property
     def key(self) -> tuple[str, str, str]:

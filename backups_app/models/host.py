@@ -7,7 +7,7 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from ..core.text import printable
+from .shown import shown
 
 
 class Host(models.Model):
@@ -31,4 +31,4 @@ class Host(models.Model):
         default_permissions: ClassVar = ("view",)
 
     def __str__(self) -> str:
-        return printable(self.name)
+        return shown(self.name)

@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from ..core.text import printable
+from .shown import shown
 
 
 class Recipient(models.Model):
@@ -46,4 +46,4 @@ class Recipient(models.Model):
         ]
 
     def __str__(self) -> str:
-        return printable(f"{self.key_id}…")
+        return shown(f"{self.key_id}…")

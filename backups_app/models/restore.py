@@ -10,9 +10,9 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..core.text import printable
 from .backup import Backup
 from .database import Database
+from .shown import shown
 
 
 def new_restore_id() -> str:
@@ -141,4 +141,4 @@ class Restore(models.Model):
         ]
 
     def __str__(self) -> str:
-        return printable(f"{self.backup_id} → {self.database.name} ({self.get_state_display()})")
+        return shown(f"{self.backup_id} → {self.database.name} ({self.get_state_display()})")

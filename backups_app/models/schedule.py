@@ -9,9 +9,9 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..core.text import printable
 from .database import Database
 from .job import Job
+from .shown import shown
 
 
 class Schedule(models.Model):
@@ -62,7 +62,7 @@ class Schedule(models.Model):
         ]
 
     def __str__(self) -> str:
-        return printable(f"{self.get_kind_display()} {self.database.name}: {self.cron}")
+        return shown(f"{self.get_kind_display()} {self.database.name}: {self.cron}")
 
 
 class ScheduledRun(models.Model):

@@ -10,9 +10,9 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..core.text import printable
 from .backup import Backup
 from .job import Job
+from .shown import shown
 
 
 def new_triage_id() -> str:
@@ -111,4 +111,4 @@ class TriageFile(models.Model):
         ]
 
     def __str__(self) -> str:
-        return printable(self.path)
+        return shown(self.path)

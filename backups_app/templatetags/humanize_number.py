@@ -3,7 +3,7 @@
 from django import template
 from django.utils.formats import number_format
 
-from ..admin.display import sendable
+from ..models.shown import shown
 
 register = template.Library()
 
@@ -15,6 +15,6 @@ def grouped(number: int) -> str:
 
 
 @register.filter
-def sendable_text(text: object) -> str:
+def shown_text(text: object) -> str:
     """A text of somebody's own, so that it cannot turn round what follows it."""
-    return sendable(str(text))
+    return shown(str(text))

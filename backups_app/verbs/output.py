@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.errors import BackupError
-from ..core.text import printable
+from ..core.terminal import printable
 
 _PLAIN_WIDTH = 200
 

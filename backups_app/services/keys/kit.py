@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ... import conf
 from ...core.files import refuse_existing, write_synced
-from ...core.text import printable
+from ...core.terminal import printable
 from ...models import Backup, Database
 from ..databases import databases_under_care
 from ..names import safe_name

@@ -21,7 +21,7 @@ from django.db import connections
 
 from ... import __version__
 from ...conf import is_web_address
-from ...core.text import printable
+from ...core.terminal import printable
 from ...models import Notification
 from .receivers import Channel, Receiver
 

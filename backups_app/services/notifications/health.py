@@ -39,15 +39,14 @@ def undelivered(*, now: datetime) -> list[Undelivered]:
         return [Undelivered(message=str(exc), hint="Until then nobody is told.", about="settings")]
     late = Q(state=State.PENDING, created_at__lt=now - PATIENCE)
     by_receiver = Notification.objects.order_by().values("channel", "receiver")
-    facts: list[dict[str, Any]] = list(
-        by_receiver.annotate(
-            sent=Max("sent_at"),
-            given_up=Max("next_attempt_at", filter=Q(state=State.FAILED)),
-            late=Count("pk", filter=late),
-            oldest=Min("created_at", filter=late),
-            tries=Max("attempts", filter=late),
-        )
+    found: Any = by_receiver.annotate(
+        sent=Max("sent_at"),
+        given_up=Max("next_attempt_at", filter=Q(state=State.FAILED)),
+        late=Count("pk", filter=late),
+        oldest=Min("created_at", filter=late),
+        tries=Max("attempts", filter=late),
     )
+    facts: list[dict[str, Any]] = list(found)
     return [*_given_up(facts, names), *_waiting([each for each in facts if each["late"]], now)]
 
 
