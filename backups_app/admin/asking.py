@@ -8,7 +8,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponseRedirect
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import ngettext
@@ -17,6 +16,7 @@ from ..models import Backup, Database, Job, Restore
 from ..services.audit import Actor
 from ..services.hosts import is_anybody_working
 from . import display
+from .links import reverse
 from .progress import nobody_works
 
 

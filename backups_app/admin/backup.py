@@ -9,7 +9,7 @@ from django.db.models import Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -28,6 +28,7 @@ from ..services.restores.guards import GuardError
 from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to, requested_with_this_form
 from .base import EvidenceAdmin, without_jobs
+from .links import reverse
 from .request import RequestForm
 
 _JOBS_SHOWN = 10
@@ -146,6 +147,7 @@ class BackupAdmin(EvidenceAdmin):
         found = [
             {
                 "row": each,
+                "page": display.page_url("verification", each.pk),
                 "badge": display.badge(each.verdict, each.get_verdict_display()),
                 "age": display.age(each.finished_at),
                 "checks": display.checks_table(each.checks),

@@ -18,6 +18,7 @@ from django.utils.translation import gettext as _
 
 from .. import conf
 from ..services import catalog
+from .links import stay_on
 
 View = Callable[..., HttpResponseBase]
 
@@ -27,6 +28,7 @@ class CatalogAdmin(admin.ModelAdmin):
 
     save_on_top = False
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count every choice of every filter over the whole table
 
     class Media:
         css = {"all": ["backups_app/admin.css"]}
@@ -84,6 +86,9 @@ class CatalogAdmin(admin.ModelAdmin):
         return path(route, self.admin_site.admin_view(guarded), name=name)
 
     def _missing(self, request: HttpRequest) -> TemplateResponse | None:
+        """What to do when there is no catalogue. Every page asks this first, so it also notes on which site it is."""
+        request.current_app = self.admin_site.name
+        stay_on(self.admin_site.name)
         if catalog.is_ready():
             return None
         context = {

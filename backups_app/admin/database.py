@@ -17,7 +17,7 @@ from django.http import (
     HttpResponseRedirect,
 )
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -36,6 +36,7 @@ from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to
 from .base import CatalogAdmin, without_jobs
 from .chart import chronicle
+from .links import reverse
 from .retention import MOST, SimulationForm, refuse_empty_policy, simulation
 
 _MAX_FRESHNESS_HOURS = 10 * 366 * 24

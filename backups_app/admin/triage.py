@@ -12,7 +12,7 @@ from django.db.models import Model, Q, QuerySet, Sum
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -39,6 +39,7 @@ from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to
 from .base import EvidenceAdmin
 from .decision import PasswordForm
+from .links import reverse
 
 _MAX_PATHS = 50
 _MAX_CHOSEN = 1000

@@ -10,6 +10,8 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from .shown import shown
+
 UNKNOWN_PATH = "(unknown)"
 """Path of a database that is known from its archives only; no file under care has it."""
 
@@ -118,4 +120,4 @@ class Database(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name
+        return shown(self.name)

@@ -7,6 +7,8 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from .shown import shown
+
 
 class Finding(models.Model):
     """One finding of the last rescan of a destination. The next one replaces them all."""
@@ -29,4 +31,4 @@ class Finding(models.Model):
         default_permissions: ClassVar = ("view",)
 
     def __str__(self) -> str:
-        return f"{self.code} {self.path}"
+        return shown(f"{self.code} {self.path}")

@@ -8,6 +8,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from .shown import shown
+
 
 class HealthProblem(models.Model):
     """One problem, from the look that found it to the one that did not find it any more."""
@@ -50,7 +52,7 @@ class HealthProblem(models.Model):
 
     def __str__(self) -> str:
         about = ", ".join(each for each in (self.database, self.subject) if each)
-        return f"{self.code.replace('_', ' ')}{f' ({about})' if about else ''}"
+        return shown(f"{self.code.replace('_', ' ')}{f' ({about})' if about else ''}")
 
     @property
     def key(self) -> tuple[str, str, str, str]:

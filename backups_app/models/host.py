@@ -7,6 +7,8 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from .shown import shown
+
 
 class Host(models.Model):
     """One machine with a supervisor. It writes its own row every few seconds."""
@@ -32,4 +34,4 @@ class Host(models.Model):
         default_permissions: ClassVar = ("view",)
 
     def __str__(self) -> str:
-        return self.name
+        return shown(self.name)

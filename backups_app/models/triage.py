@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .backup import Backup
 from .job import Job
+from .shown import shown
 
 
 def new_triage_id() -> str:
@@ -110,4 +111,4 @@ class TriageFile(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.path
+        return shown(self.path)

@@ -42,9 +42,9 @@ def sync_databases() -> list[Skipped]:
 
     A new SQLite alias comes under care, a moved one keeps its identity, one that is gone from
     the settings keeps its backups and leaves care. Rows that name no host, or an earlier name of
-    the only one, get its name.
+    the only one, get its name. One query, however many there are, when nothing has changed.
     """
-    _sign_rows()
+    rows = {each.alias: each for each in _signed_rows() if each.alias}
     skipped: list[Skipped] = []
     seen: list[str] = []
     for alias in connections:
@@ -56,16 +56,20 @@ def sync_databases() -> list[Skipped]:
             skipped.append(Skipped(alias=alias, reason=reason))
             continue
         seen.append(alias)
-        _sync_alias(alias, _alias_path(facts))
-    gone = Database.objects.filter(here(), is_under_care=True).exclude(alias="").exclude(alias__in=seen)
-    gone.update(is_under_care=False)
+        _sync_alias(alias, _alias_path(facts), row=rows.get(alias))
+    gone = [each.pk for alias, each in rows.items() if alias not in seen and each.is_under_care]
+    if gone:
+        Database.objects.filter(pk__in=gone).update(is_under_care=False)
     return skipped
 
 
-def _sign_rows() -> None:
-    unsigned = Database.objects.filter(here()).exclude(host=conf.host_name())
-    if unsigned.exists():
-        unsigned.update(host=conf.host_name())
+def _signed_rows() -> list[Database]:
+    """The rows of this host, each with its name."""
+    rows = list(Database.objects.filter(here()))
+    unsigned = [each.pk for each in rows if each.host != conf.host_name()]
+    if unsigned:
+        Database.objects.filter(pk__in=unsigned).update(host=conf.host_name())
+    return rows
 
 
 _KNOWN_FROM_ARCHIVES: dict[str, Any] = {"alias": "", "path": UNKNOWN_PATH, "is_under_care": False}
@@ -94,8 +98,7 @@ def _alias_path(facts: dict[str, Any]) -> str:
     return str(Path(name).absolute())
 
 
-def _sync_alias(alias: str, path: str) -> None:
-    row = Database.objects.filter(here(), alias=alias).first()
+def _sync_alias(alias: str, path: str, *, row: Database | None) -> None:
     if row is None:
         for _attempt in range(_MAX_TRIES):
             # Another host may take the name at the same moment.

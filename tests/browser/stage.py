@@ -13,7 +13,15 @@ django.setup()
 from django.contrib.auth.models import User  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from backups_app.models import Job, Schedule, Verification  # noqa: E402
+from backups_app.models import (  # noqa: E402
+    AuditEvent,
+    HealthProblem,
+    Job,
+    Notification,
+    Schedule,
+    ScheduledRun,
+    Verification,
+)
 from backups_app.services.audit import Actor  # noqa: E402
 from backups_app.services.clock import tick  # noqa: E402
 from backups_app.services.databases import add_database, get_database, sync_databases  # noqa: E402
@@ -48,6 +56,7 @@ def fill() -> dict[str, object]:
     schedule = Schedule.objects.create(database=default, kind="create", cron="15 3 * * *", time_zone="Europe/Athens")
     tick(now=timezone.now())
     waiting = ask_create(default, actor=anna, trigger=Job.Trigger.ADMIN)
+    now = timezone.now()
     return {
         "database": default.pk,
         "backup": backup.pk,
@@ -58,6 +67,13 @@ def fill() -> dict[str, object]:
         "recipient": recipient.pk,
         "job": asked.pk,
         "waiting": waiting.pk,
+        "problem": HealthProblem.objects.create(
+            code="too_old", database="default", message="It is too old.", first_seen=now, last_seen=now
+        ).pk,
+        "notification": Notification.objects.create(channel="mail", event="test", content={"subject": "A test."}).pk,
+        "event": AuditEvent.objects.latest("pk").pk,
+        "scheduled": ScheduledRun.objects.create(schedule=schedule, due_at=now).pk,
+        "file": run.files.first().pk,
     }
 
 

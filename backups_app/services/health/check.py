@@ -64,7 +64,15 @@ def check_health(*, now: datetime | None = None) -> Health:
     Raises:
         DatabaseError: the catalogue cannot be used.
     """
-    look = gather(now=now or timezone.now())
+    return judge(gather(now=now or timezone.now()))
+
+
+def judge(look: Look) -> Health:
+    """What the evidence of one moment says; for callers that show some of the evidence too.
+
+    Raises:
+        DatabaseError: the catalogue cannot be used.
+    """
     problems = [problem for check in CHECKS for problem in _ask(check, look)]
     problems.sort(key=lambda problem: (problem.database == "", problem.database))
     return Health(

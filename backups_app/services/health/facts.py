@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from ...models import Backup, Database, Verification
+from ...models import Backup, Database, Job, Schedule, Verification
 from ...models.backup import Verdict
 from ..keys.health import KeyFinding
 
@@ -38,6 +38,14 @@ class Problem:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much an earlier backup held; None where that was not counted."""
+
+    row_count: int | None
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatabaseHealth:
     """What is known of one database's safety."""
 
@@ -45,8 +53,8 @@ class DatabaseHealth:
     last_verified: Backup | None
     last_attempt: Backup | None
     limit: timedelta
-    earlier: list[Backup] = field(default_factory=list)
-    """The verified backups before the last one, newest first: what it is compared with."""
+    earlier: list[Sizes] = field(default_factory=list)
+    """Of the verified backups before the last one, newest first: what it is compared with."""
     is_here: bool = True
     """Whether this host holds its file. Of one on another host only the rows are known."""
     size_bytes: int | None = None
@@ -107,6 +115,17 @@ class Look:
     databases: list[DatabaseHealth]
     disks: list[FileSystem]
     keys: list[KeyFinding] = field(default_factory=list)
+    deserters: list[Database] = field(default_factory=list)
+    """Databases that left care lately, and were backed up until then."""
+    drills: list[Verification] = field(default_factory=list)
+    """The newest drill of each database that has one, under care or not, with its backup and database."""
+    jobs: list[Job] = field(default_factory=list)
+    """The first 500 that run or wait: those that run, then the longest waiting. With their databases."""
+    schedules: list[Schedule] = field(default_factory=list)
+    """Those that are enabled, of databases under care, with ``last_missed``: what their newest run stands for."""
+    newest_job_at: datetime | None = None
+    """When the newest job was asked for."""
+    signing_key_replaced_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import logging
 import uuid
 from pathlib import Path
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from ... import conf
 from ...core.census import Census, take_census
@@ -20,6 +21,7 @@ from ..audit import Actor
 from ..databases import live_path
 from ..heal import heal_interrupted
 from ..hosts import here
+from .decide import OVERDUE_STATES, expire_restores
 from .ending import RestoreEnding, finish_restore
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,18 @@ logger = logging.getLogger(__name__)
 
 def scratch_token(restore: Restore) -> str:
     return f"restore-{restore.pk}"
+
+
+def bring_up_to_date() -> None:
+    """Close the requests whose time is over, and finish the rows of the dead; one query when there are none."""
+    is_over = Q(state__in=OVERDUE_STATES, expires_at__lte=timezone.now())
+    is_running_here = Q(here("database__host"), state=Restore.State.RUNNING)
+    found = Restore.objects.filter(is_over | is_running_here).only("state")
+    running = [each for each in found if each.state == Restore.State.RUNNING]
+    if len(running) < len(found):
+        expire_restores()
+    if any(not is_scratch_in_use(conf.scratch_folder(), scratch_token(each)) for each in running):
+        heal_restores()
 
 
 def heal_restores() -> list[Restore]:
