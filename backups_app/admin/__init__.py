@@ -2,6 +2,7 @@
 
 from .audit import AuditEventAdmin
 from .backup import BackupAdmin
+from .copy import CopyAdmin
 from .database import DatabaseAdmin
 from .health import HealthProblemAdmin
 from .job import JobAdmin
@@ -16,6 +17,7 @@ from .verification import VerificationAdmin
 __all__ = [
     "AuditEventAdmin",
     "BackupAdmin",
+    "CopyAdmin",
     "DatabaseAdmin",
     "HealthProblemAdmin",
     "JobAdmin",

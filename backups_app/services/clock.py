@@ -20,6 +20,7 @@ from .health.watch import watch
 from .jobs.attend import look_at_workers, wake_waiting
 from .jobs.reap import reap_jobs
 from .notifications import send_due
+from .quarantine import sweep_quarantine
 from .restores import expire_restores
 from .schedules import fire_due
 
@@ -90,6 +91,10 @@ def _expire_requests(_ticked: Ticked, _now: datetime) -> None:
     expire_restores()
 
 
+def _sweep_quarantine(_ticked: Ticked, now: datetime) -> None:
+    sweep_quarantine(now=now)
+
+
 def _watch_health(_ticked: Ticked, now: datetime) -> None:
     watch(now=now)
 
@@ -103,6 +108,7 @@ DUTIES: tuple[tuple[str, Duty], ...] = (
     ("Firing schedules", _fire_schedules),
     ("Waking workers", _wake_waiting),
     ("Closing requests that expired", _expire_requests),
+    ("Sweeping the quarantine", _sweep_quarantine),
     ("Watching the health", _watch_health),
     ("Sending notifications", _send_notifications),
 )
