@@ -70,15 +70,14 @@ class AuditEventAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("leads to"))
     def about(self, event: AuditEvent) -> SafeString | str:
         """The rows that the event is about, as far as they are there; an event outlives them."""
-        found = [
-            (model, event.subject) for model, rows in _SUBJECTS if event.subject and _is_there(rows, event.subject)
+        links = [
+            (display.linked(model, event.subject),)
+            for model, rows in _SUBJECTS
+            if event.subject and _is_there(rows, event.subject)
         ]
         named = Database.objects.filter(name=event.database_name).first() if event.database_name else None
         if named is not None:
-            found.append(("database", named.pk))
-        links = [
-            (display.linked(model, pk, named.name if model == "database" and named else pk),) for model, pk in found
-        ]
+            links.append((display.linked("database", named.pk, named.name),))
         return format_html_join(", ", "{}", links) or display.DASH
 
 

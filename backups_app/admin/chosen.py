@@ -123,7 +123,7 @@ class ChosenPages(BackupPages):
             return _nothing_chosen(request)
         if request.method == "POST":
             if request.POST.get("level") in _LEVELS:
-                return self._verify(request, backups, level=request.POST["level"])
+                return self._verify_several(request, backups, level=request.POST["level"])
             messages.error(request, _("Choose how deep to look: quick, full or drill."))
         context = {
             "backups": _shown(backups),
@@ -132,7 +132,7 @@ class ChosenPages(BackupPages):
         }
         return self.deed_page(request, "confirm_verify_chosen", _("Verify backups"), context)
 
-    def _verify(self, request: HttpRequest, backups: list[Backup], *, level: str) -> HttpResponseRedirect:
+    def _verify_several(self, request: HttpRequest, backups: list[Backup], *, level: str) -> HttpResponseRedirect:
         asked_at, fresh, jobs = timezone.now(), [], []
         for backup in backups:
             twin = asked_with_this_form(request, kind=Job.Kind.VERIFY, database=backup.database, about=backup.pk)

@@ -9,7 +9,6 @@ from django.contrib import messages
 from django.http import FileResponse, HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
-from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -108,13 +107,13 @@ def _why_locked(backup: Backup) -> str:
     return ""
 
 
-def _choices(backup: Backup, *, has_database: bool) -> list[tuple[str, SafeString | str]]:
+def _choices(backup: Backup, *, has_database: bool) -> list[tuple[str, str]]:
     archive = (
         _("The archive as it is stored: encrypted, opened with the age key and zstd")
         if backup.is_encrypted
         else _("The archive as it is stored: not encrypted, opened with zstd")
     )
-    found: list[tuple[str, SafeString | str]] = [
+    found: list[tuple[str, str]] = [
         (ARCHIVE, archive),
         (MANIFEST, _("Its manifest: digests and row counts")),
     ]
@@ -128,7 +127,7 @@ def _choices(backup: Backup, *, has_database: bool) -> list[tuple[str, SafeStrin
 def _sent(backup: Backup, *, what: str, actor: Actor) -> FileResponse:
     download = open_download(backup, what=what, actor=actor)
     response = FileResponse(
-        download,  # type: ignore[arg-type] - it has what is needed: read and close
+        download,  # type: ignore[arg-type]  # it has what is needed: read and close
         as_attachment=True,
         filename=download.name,
         content_type="application/octet-stream",

@@ -63,7 +63,7 @@ class DrillPages(CatalogAdmin):
                 {
                     "row": each,
                     "backup": getattr(each, "last_id", ""),
-                    "age": display.age(each.last_taken_at),
+                    "age": display.age(getattr(each, "last_taken_at", None)),
                 }
                 for each in drilled
             ],

@@ -47,7 +47,12 @@ class QuarantineHandler(FileUploadHandler):
         self._receiving: Receiving | None = None
 
     def handle_raw_input(
-        self, input_data: Any, META: Any, content_length: int, boundary: Any, encoding: Any = None
+        self,
+        input_data: Any,
+        META: Any,  # noqa: N803 - Django gives it by this name
+        content_length: int,
+        boundary: Any,
+        encoding: Any = None,
     ) -> None:
         """Look at what is announced before anything is read."""
         self._announced_bytes = max(0, content_length)
@@ -69,17 +74,17 @@ class QuarantineHandler(FileUploadHandler):
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         """The next piece; nobody else gets it."""
-        assert self._receiving is not None
         try:
-            self._receiving.write(raw_data)
+            if self._receiving is not None:
+                self._receiving.write(raw_data)
         except BackupError as exc:
             self._stop(exc)
 
     def file_complete(self, file_size: int) -> UploadedFile:
         """The file has arrived."""
-        assert self._receiving is not None
         try:
-            self.received = self._receiving.finish()
+            if self._receiving is not None:
+                self.received = self._receiving.finish()
         except BackupError as exc:
             self._stop(exc)
         return UploadedFile(name=self.name, size=file_size)
@@ -175,7 +180,9 @@ class UploadPages(EvidenceAdmin):
             "hours": conf.get("UPLOAD_KEEP_HOURS"),
         }
         # Rendered here: afterwards the form has no place to be received in.
-        return self._page(request, "upload_archive", _("Upload an archive"), context).render()
+        page = self._page(request, "upload_archive", _("Upload an archive"), context)
+        page.render()
+        return page
 
     def remove_upload_view(self, request: HttpRequest, run_id: str) -> HttpResponseBase:
         """GET shows what goes, POST removes it."""
