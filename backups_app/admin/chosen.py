@@ -45,13 +45,13 @@ class ChosenPages(BackupPages):
     def get_urls(self) -> list[URLPattern]:
         """*Verify* and *Hold* of several."""
         verify = self.own_path(
-            "chosen/verify/",
+            "verify-chosen/",
             self.verify_chosen_view,
             permission="verify_backup",
             name="backups_app_backup_verify_chosen",
         )
         hold = self.own_path(
-            "chosen/hold/", self.hold_chosen_view, permission="hold_backup", name="backups_app_backup_hold_chosen"
+            "hold-chosen/", self.hold_chosen_view, permission="hold_backup", name="backups_app_backup_hold_chosen"
         )
         return [verify, hold, *super().get_urls()]
 

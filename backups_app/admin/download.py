@@ -127,7 +127,7 @@ def _choices(backup: Backup, *, has_database: bool) -> list[tuple[str, str]]:
 def _sent(backup: Backup, *, what: str, actor: Actor) -> FileResponse:
     download = open_download(backup, what=what, actor=actor)
     response = FileResponse(
-        download,  # type: ignore[arg-type]  # it has what is needed: read and close
+        download,  # it has what is needed: read and close
         as_attachment=True,
         filename=download.name,
         content_type="application/octet-stream",
