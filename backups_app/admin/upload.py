@@ -7,7 +7,7 @@ token of the form is checked; whatever does not become a triage is removed when 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
@@ -44,6 +44,7 @@ class QuarantineHandler(FileUploadHandler):
         self.problem: BackupError | None = None
         self.received: Received | None = None
         self.name = ""
+        self._announced_bytes, self._is_too_large = 0, False
         self._receiving: Receiving | None = None
 
     def handle_raw_input(
@@ -54,12 +55,9 @@ class QuarantineHandler(FileUploadHandler):
         boundary: Any,
         encoding: Any = None,
     ) -> None:
-        """Look at what is announced before anything is read."""
+        """Note what is announced; the fields before the file, its token among them, are read all the same."""
         self._announced_bytes = max(0, content_length)
-        limit = conf.get("UPLOAD_MAX_BYTES")
-        if self._announced_bytes > limit + _FORM_BYTES:
-            self.problem = _too_large(limit)
-            raise StopUpload(connection_reset=True)
+        self._is_too_large = self._announced_bytes > conf.get("UPLOAD_MAX_BYTES") + _FORM_BYTES
 
     def new_file(self, *arguments: Any, **options: Any) -> None:
         """A file begins."""
@@ -67,6 +65,8 @@ class QuarantineHandler(FileUploadHandler):
         if self.field_name != FIELD or self._receiving is not None:
             raise SkipFile
         self.name = self.file_name or ""
+        if self._is_too_large:
+            self._stop(_too_large(conf.get("UPLOAD_MAX_BYTES")))
         try:
             self._receiving = receive(announced_bytes=self._announced_bytes)
         except BackupError as exc:
@@ -94,8 +94,9 @@ class QuarantineHandler(FileUploadHandler):
         self._receiving = None
 
     def upload_interrupted(self) -> None:
-        """The sender has gone, or was told to stop."""
-        self.discard()
+        """The sender has gone; Django says so as well when a later file was skipped."""
+        if self.received is None:
+            self.discard()
 
     def discard(self) -> None:
         """Remove what has arrived."""
@@ -103,7 +104,7 @@ class QuarantineHandler(FileUploadHandler):
         if self._receiving is not None:
             self._receiving.discard()
 
-    def _stop(self, problem: BackupError) -> None:
+    def _stop(self, problem: BackupError) -> NoReturn:
         self.problem = problem
         self.discard()
         raise StopUpload(connection_reset=True)
