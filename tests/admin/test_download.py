@@ -125,14 +125,13 @@ def test_a_real_browser_that_goes_away_leaves_nothing_in_scratch(tmp_path: Path)
     prepare_site(console.home)
     _fill(tmp_path / "big.sqlite3", megabytes=24)
     console.ok("add-database", "big", tmp_path / "big.sqlite3")
-    made = console.ok("create", "big", "--json").backup
+    made = console.ok("create", "big", "--json").backup()
     where = f"{BACKUPS}{made['id']}/download/"
     with served(console.home) as site:
         ben = site.browser("ben")
         assert ben.get(where).status == 200
-        form = urlencode(
-            {"what": "database", "password": SERVED_PASSWORD, "csrfmiddlewaretoken": ben.cookie("csrftoken")}
-        )
+        token = ben.cookie("csrftoken")
+        form = urlencode({"what": "database", "password": SERVED_PASSWORD, "csrfmiddlewaretoken": token})
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
             "Cookie": "; ".join(f"{each.name}={each.value}" for each in ben.cookies),
