@@ -4,7 +4,9 @@ from .audit import AuditEventAdmin
 from .backup import BackupAdmin
 from .copy import CopyAdmin
 from .database import DatabaseAdmin
+from .finding import FindingAdmin
 from .health import HealthProblemAdmin
+from .host import HostAdmin
 from .job import JobAdmin
 from .notification import NotificationAdmin
 from .overview import OverviewAdmin
@@ -19,7 +21,9 @@ __all__ = [
     "BackupAdmin",
     "CopyAdmin",
     "DatabaseAdmin",
+    "FindingAdmin",
     "HealthProblemAdmin",
+    "HostAdmin",
     "JobAdmin",
     "NotificationAdmin",
     "OverviewAdmin",

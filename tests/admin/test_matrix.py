@@ -21,7 +21,9 @@ from backups_app.models import (
     Backup,
     Copy,
     Database,
+    Finding,
     HealthProblem,
+    Host,
     Job,
     Notification,
     Recipient,
@@ -101,7 +103,9 @@ MATRIX: dict[str, Rule] = {
         retention=Rule("S"),
         prune=Rule("S", "S"),
     ),
+    **stock("finding"),
     **stock("healthproblem"),
+    **stock("host"),
     **stock("job", cancel=Rule("OS", "OS"), progress=Rule(ALL)),
     **stock("notification", test=Rule("S", "S")),
     **stock("recipient", kit=Rule(ALL, ALL), prove=Rule("S", "S")),
@@ -171,6 +175,10 @@ def rows(backup: Backup, settings: Settings, tmp_path: Path) -> dict[str, Any]:
         "copy": backup.copies.get(),
         "database": backup.database,
         "drill": drill,
+        "finding": Finding.objects.create(
+            destination="local", code="missing", message="It is gone.", about=backup.pk, found_at=timezone.now()
+        ),
+        "host": Host.objects.create(name="here", seen_at=timezone.now(), started_at=timezone.now()),
         "healthproblem": HealthProblem.objects.create(
             code="too_old", message="x", first_seen=timezone.now(), last_seen=timezone.now()
         ),

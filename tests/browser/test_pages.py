@@ -47,6 +47,8 @@ OURS = {
     "delete": "backup/{free}/delete-archive/",
     "delete-refused": "backup/{backup}/delete-archive/",
     "drill-ask": "database/drill/?id={database}",
+    "findings": "finding/",
+    "hosts": "host/",
     "copies": "copy/",
     "copy": "copy/{copy}/change/",
     "restore-request": "backup/{backup}/restore/",
