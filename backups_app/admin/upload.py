@@ -23,10 +23,9 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from .. import conf
 from ..core.errors import BackupError, RefusedError
-from ..core.quarantine import Received, Receiving
 from ..models import Job, TriageRun
 from ..services.audit import Actor
-from ..services.quarantine import has_open_job, receive, remove_upload
+from ..services.quarantine import Received, Receiving, has_open_job, receive, remove_upload
 from ..services.triage.runs import JUDGE, ask_upload_triage
 from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to

@@ -12,10 +12,20 @@ from django.utils import timezone
 from .. import conf
 from ..core.errors import RefusedError, translated
 from ..core.files import remove_if_there
-from ..core.quarantine import Receiving, quarantined_files
+from ..core.quarantine import Received, Receiving, quarantined_files
 from ..models import Job, TriageRun
 from . import audit
 from .audit import Actor
+
+__all__ = [
+    "Received",
+    "Receiving",
+    "has_open_job",
+    "quarantined_path",
+    "receive",
+    "remove_upload",
+    "sweep_quarantine",
+]
 
 logger = logging.getLogger(__name__)
 
