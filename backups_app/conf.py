@@ -83,6 +83,11 @@ DEFAULTS: dict[str, Any] = {
     "TRIAGE_ROOTS": [],
     # Keys that triage tries: age identity files, 32-byte keys of the old system, folders with its keys.
     "TRIAGE_KEY_FILES": [],
+    # Longest upload of an archive of others in the admin, and how long one stays in quarantine.
+    "UPLOAD_MAX_BYTES": 1 << 30,
+    "UPLOAD_KEEP_HOURS": 24,
+    # Largest database that is unpacked for a download in the admin; None means no limit.
+    "DOWNLOAD_MAX_BYTES": 2 << 30,
     # A backup with so many percent less rows or bytes than the ones before it needs attention.
     "ANOMALY_PERCENT": 50,
     # A write-ahead log larger than this needs attention.
@@ -155,6 +160,11 @@ def destinations() -> list[str]:
 def scratch_folder() -> Path:
     """Where work in progress lies: plaintext, private, swept."""
     return home() / "scratch"
+
+
+def quarantine_folder() -> Path:
+    """Where uploads of others lie until they are imported or removed: private, swept."""
+    return home() / "quarantine"
 
 
 def state_folder() -> Path:

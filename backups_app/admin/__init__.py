@@ -2,7 +2,9 @@
 
 from .audit import AuditEventAdmin
 from .backup import BackupAdmin
+from .copy import CopyAdmin
 from .database import DatabaseAdmin
+from .finding import FindingAdmin
 from .health import HealthProblemAdmin
 from .host import HostAdmin
 from .job import JobAdmin
@@ -17,7 +19,9 @@ from .verification import VerificationAdmin
 __all__ = [
     "AuditEventAdmin",
     "BackupAdmin",
+    "CopyAdmin",
     "DatabaseAdmin",
+    "FindingAdmin",
     "HealthProblemAdmin",
     "HostAdmin",
     "JobAdmin",

@@ -34,8 +34,9 @@ from ..services.health import freshness_limit
 from ..services.jobs import ask_create, ask_prune
 from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to
-from .base import CatalogAdmin, without_jobs
+from .base import without_jobs
 from .chart import chronicle
+from .drill import DrillPages
 from .links import reverse
 from .retention import MOST, SimulationForm, refuse_empty_policy, simulation
 
@@ -110,14 +111,14 @@ class PolicyForm(ModelForm):
 
 
 @admin.register(Database)
-class DatabaseAdmin(CatalogAdmin):
+class DatabaseAdmin(DrillPages):
     """One line per database: what is proven, when, how big, how many rows."""
 
     form = PolicyForm
     list_display = ["name", "health", "last_verified", "rows", "size", "path"]
     list_filter = ["is_under_care"]
     search_fields = ["name", "path"]
-    actions = ["back_up_now"]
+    actions = ["back_up_now", "drill_now"]
     readonly_fields = [
         "health",
         "last_verified",

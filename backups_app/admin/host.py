@@ -9,7 +9,6 @@ from django.contrib import admin
 from django.db.models import Count, Model, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -20,6 +19,7 @@ from ..models import Database, HealthProblem, Host, Job
 from ..services.hosts import SILENCE
 from . import display
 from .base import EvidenceAdmin, without_jobs
+from .links import reverse
 
 _SHOWN = 50
 
@@ -29,7 +29,8 @@ class HostAdmin(EvidenceAdmin):
     """One line per machine with a supervisor."""
 
     list_display = ["name", "state_badge", "seen", "databases", "problems", "waiting", "worker_restarts"]
-    search_fields = ["name"]
+    list_per_page = 50
+    search_fields = ["name", "worker_problem"]
     actions = None
     fieldsets = [
         (None, {"fields": ["name", "state_badge", "seen_at", "started_at", "stopped_at"]}),

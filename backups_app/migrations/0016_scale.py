@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("backups_app", "0010_health"),
+        ("backups_app", "0015_actions"),
     ]
 
     operations = [

@@ -20,6 +20,7 @@ from .health.watch import watch
 from .jobs.attend import look_at_workers, wake_waiting
 from .jobs.reap import give_up_lost_jobs, reap_jobs
 from .notifications import send_due
+from .quarantine import sweep_quarantine
 from .recopy import ask_recopies
 from .restores import expire_restores
 from .schedules import fire_due
@@ -99,6 +100,10 @@ def _expire_requests(_ticked: Ticked, _now: datetime) -> None:
     expire_restores()
 
 
+def _sweep_quarantine(_ticked: Ticked, now: datetime) -> None:
+    sweep_quarantine(now=now)
+
+
 def _watch_health(_ticked: Ticked, now: datetime) -> None:
     watch(now=now)
 
@@ -114,6 +119,7 @@ DUTIES: tuple[tuple[str, Duty], ...] = (
     ("Giving up the jobs of hosts that are gone", _give_up_lost),
     ("Asking for copies that wait", _ask_recopies),
     ("Closing requests that expired", _expire_requests),
+    ("Sweeping the quarantine", _sweep_quarantine),
     ("Watching the health", _watch_health),
     ("Sending notifications", _send_notifications),
 )

@@ -39,6 +39,9 @@ _WORKER = "worker"
 _WEB = "web server"
 _WEB_STOP_SECONDS = 10.0
 _PORT_WAIT_SECONDS = 3.0
+_WAITRESS_BODY_BYTES = 1 << 30
+"""Waitress's own limit, which other forms of the site may rely on."""
+_FORM_BYTES = 1 << 20
 
 Say = Callable[[str], None]
 
@@ -197,7 +200,8 @@ def _children(serving: Serving) -> list[ChildSpec]:
             ChildSpec(
                 name=_WEB,
                 argv=(sys.executable, "-m", "backups_app.jobs.web", *_waitress_arguments(serving)),
-                env=environment,
+                # What is uploaded is spooled to files without a name: on a private disk, not in /tmp.
+                env={**environment, "TMPDIR": str(create_private_folder(conf.quarantine_folder()))},
                 stop_signal=SIGINT,  # on SIGTERM it drops what it is answering
                 stop_seconds=min(limit, _WEB_STOP_SECONDS),
             )
@@ -209,7 +213,12 @@ def _children(serving: Serving) -> list[ChildSpec]:
 
 
 def _waitress_arguments(serving: Serving) -> list[str]:
-    listen = [f"--listen={_in_url(serving.host)}:{serving.port}", f"--threads={serving.threads}"]
+    most = max(_WAITRESS_BODY_BYTES, int(conf.get("UPLOAD_MAX_BYTES")) + _FORM_BYTES)
+    listen = [
+        f"--listen={_in_url(serving.host)}:{serving.port}",
+        f"--threads={serving.threads}",
+        f"--max-request-body-size={most}",
+    ]
     application = getattr(settings, "WSGI_APPLICATION", None)
     if not application:
         return [*listen, "--call", "django.core.wsgi:get_wsgi_application"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import django
@@ -20,6 +22,7 @@ from backups_app.models import (  # noqa: E402
     Notification,
     Schedule,
     ScheduledRun,
+    TriageRun,
     Verification,
 )
 from backups_app.services.audit import Actor  # noqa: E402
@@ -28,8 +31,26 @@ from backups_app.services.databases import add_database, get_database, sync_data
 from backups_app.services.jobs.ask import ask_create, ask_drill, ask_verify  # noqa: E402
 from backups_app.services.jobs.run import run_job  # noqa: E402
 from backups_app.services.keys.registry import sync_recipients  # noqa: E402
+from backups_app.services.quarantine import receive  # noqa: E402
 from backups_app.services.restores import request_restore  # noqa: E402
-from backups_app.services.triage.runs import ask_triage  # noqa: E402
+from backups_app.services.triage.runs import ask_triage, ask_upload_triage  # noqa: E402
+
+OTHER = "a-long-name-that-nobody-would-choose-for-a-database-of-theirs"
+
+
+def _upload(path: Path, actor: Actor) -> TriageRun:
+    """An archive of somebody else that was uploaded under a long name, and judged."""
+    copy = path.with_name("copy.sqlite3")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode=DELETE")
+    receiving = receive()
+    receiving.write(copy.read_bytes())
+    name = "production-database-of-the-shop-before-the-move-to-the-new-server-2026-02-20.sqlite3"
+    run = ask_upload_triage(receiving.finish(), name=name, actor=actor, trigger=Job.Trigger.ADMIN)
+    assert run.job is not None
+    run_job(run.job.pk)
+    return run
 
 
 def fill() -> dict[str, object]:
@@ -39,7 +60,7 @@ def fill() -> dict[str, object]:
     sync_databases()
     (recipient,) = sync_recipients(now=timezone.now())
     default = get_database("default")
-    add_database("a-long-name-that-nobody-would-choose-for-a-database-of-theirs", folder / "shop.sqlite3", actor=anna)
+    add_database(OTHER, folder / "shop.sqlite3", actor=anna)
     run = ask_triage([str(folder)], actor=anna, trigger=Job.Trigger.ADMIN)
     assert run.job is not None
     run_job(run.job.pk)
@@ -51,6 +72,9 @@ def fill() -> dict[str, object]:
         ask_drill(default, actor=anna, trigger=Job.Trigger.ADMIN),
     ):
         run_job(job.pk)
+    free = ask_create(get_database(OTHER), actor=anna, trigger=Job.Trigger.ADMIN)
+    run_job(free.pk)
+    upload = _upload(folder / "shop.sqlite3", anna)
     drill = backup.verifications.get(level=Verification.Level.DRILL)
     restore = request_restore(backup, default, reason="The prices were wrong.", actor=anna)
     schedule = Schedule.objects.create(database=default, kind="create", cron="15 3 * * *", time_zone="Europe/Athens")
@@ -64,6 +88,10 @@ def fill() -> dict[str, object]:
         "restore": restore.pk,
         "schedule": schedule.pk,
         "run": run.pk,
+        "upload": upload.pk,
+        "free": free.backups.get().pk,
+        "copy": backup.copies.get().pk,
+        "event": AuditEvent.objects.filter(subject=backup.pk).latest("pk").pk,
         "recipient": recipient.pk,
         "job": asked.pk,
         "waiting": waiting.pk,
@@ -71,7 +99,6 @@ def fill() -> dict[str, object]:
             code="too_old", database="default", message="It is too old.", first_seen=now, last_seen=now
         ).pk,
         "notification": Notification.objects.create(channel="mail", event="test", content={"subject": "A test."}).pk,
-        "event": AuditEvent.objects.latest("pk").pk,
         "scheduled": ScheduledRun.objects.create(schedule=schedule, due_at=now).pk,
         "file": run.files.first().pk,
     }
