@@ -76,7 +76,7 @@ FILLED: list[tuple[str, str]] = [
     # What does not end by itself, and what takes long.
     (r"^((?:\.venv/bin/)?python manage\.py backup serve\b[^#\n]*)", r"bounded \1 --port {port} "),
     (r"^make demo *$", "bounded make demo ARGS='--port {port}'"),
-    (rf"^make ({'|'.join(CHECKED_ONLY)})\b([^#\n]*)", r"make --dry-run \1 \2 >/dev/null"),
+    (rf"^make ({'|'.join(CHECKED_ONLY)})\b([^#\n]*)", r"make --dry-run \1 \2 >/dev/null "),
     # Needs attention is an answer, not a failure.
     (r"^((?:\.venv/bin/)?python manage\.py backup status\b[^#|\n]*)", r"{{ \1 || [ $? -eq 8 ]; }} "),
 ]
