@@ -31,7 +31,7 @@ password, wrong = os.environ["PLANTED_PASSWORD"], os.environ["PLANTED_WRONG"]
 anna = User.objects.get(username="anna")
 anna.set_password(password)
 anna.save()
-client = Client(raise_request_exception=False, headers={"Authorization": "Bearer " + wrong})
+client = Client(raise_request_exception=False, SERVER_NAME="localhost", headers={"Authorization": "Bearer " + wrong})
 said = []
 def keep(answer):
     said.append(f"{answer.status_code} {dict(answer.headers)}")
