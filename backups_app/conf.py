@@ -76,7 +76,7 @@ DEFAULTS: dict[str, Any] = {
     # A file with secret age keys, for verifying and restoring on this host. Not needed for making backups.
     "AGE_IDENTITY_FILE": None,
     # The passphrase of that file, when it has one. Secret: better $BACKUPS_AGE_PASSPHRASE_FILE.
-    "AGE_PASSPHRASE": None,
+    "AGE_PASSPHRASE": None,  # nosec B105
     # How long a proof that somebody can open archives for a recipient counts.
     "AGE_PROOF_MONTHS": 6,
     # Folders below which archives of others may be judged, imported and deleted from the admin. Default: none.
@@ -93,7 +93,7 @@ DEFAULTS: dict[str, Any] = {
     # A write-ahead log larger than this needs attention.
     "WAL_LIMIT_BYTES": 1 << 30,
     # Who knows it may read /metrics. Secret: better $BACKUPS_METRICS_TOKEN, or a file.
-    "METRICS_TOKEN": None,
+    "METRICS_TOKEN": None,  # nosec B105
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }

@@ -15,6 +15,9 @@ from backups_app.core.sqlite import has_wal_reset_bug
 from .home import load_secret_key, prepare_home
 from .s3 import s3_storage
 
+# What is written here is for this account only, SQLite's own files among it, whatever the caller's umask is.
+os.umask(0o077)
+
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = prepare_home(Path(os.environ.get("BACKUPS_HOME") or BASE_DIR / "var").expanduser().absolute())
 
@@ -189,6 +192,20 @@ if os.environ.get("BACKUPS_S3_BUCKET"):
 LOGIN_URL = "admin:login"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "project.reporting.WithoutSecrets"
+
+# Behind TLS: browsers come by HTTPS only, and remember it for a year.
+if _is_on("DJANGO_SECURE"):
+    SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # asked from inside, and they tell nothing
+    SECURE_HSTS_SECONDS = int(os.environ.get("DJANGO_HSTS_SECONDS") or 365 * 24 * 3600)
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+# Only where a proxy sets this header on every request, whatever the visitor has sent.
+if _is_on("DJANGO_SECURE_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 BACKUPS = {
     "HOME": HOME,

@@ -97,7 +97,7 @@ def look_of(value: str) -> tuple[str, str]:
 def badge(value: str, label: Any) -> SafeString:
     """A state or verdict as a badge; a dash when there is none."""
     if not value:
-        return mark_safe(DASH)  # noqa: S308 - a constant
+        return mark_safe(DASH)  # noqa: S308 - a constant  # nosec B308 B703
     look, symbol = look_of(value)
     return format_html(
         '<span class="walsafe-badge walsafe-{}"><span aria-hidden="true">{}</span> {}</span>', look, symbol, label

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from django.core.management import call_command
 from django.db import DatabaseError, Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from .. import conf
-from ..core.errors import BackupError, BusyError, primary_code
-from ..core.files import create_private_folder, file_lock
+from ..core.errors import BackupError, BusyError, primary_code, translated
+from ..core.files import create_private_file, create_private_folder, file_lock
 from ..models import Database
 
 logger = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ def require_catalog() -> None:
         BackupError: it is behind or ahead of the code, or cannot be read.
     """
     create_private_folder(conf.home())
+    make_private_file()
     try:
         if not _is_missing():
             _refuse_misfit()
@@ -72,6 +75,23 @@ def making_catalog() -> Iterator[None]:
             # It goes with the connection as well, however this process ends.
             with suppress(Error), connection.cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [_ADVISORY_KEY])
+
+
+def make_private_file() -> None:
+    """Make the file of a catalogue that is missing, for this account only; its log and journal get the same mode.
+
+    SQLite would give it the mode that the umask leaves.
+
+    Raises:
+        BackupError: from the disk.
+    """
+    settings = connections[conf.CATALOG_ALIAS].settings_dict
+    path = Path(str(settings["NAME"]))
+    if not conf.is_catalog_local() or not path.is_absolute() or os.path.lexists(path):
+        return
+    with translated("making the catalogue"), suppress(FileExistsError):  # another process was first
+        create_private_folder(path.parent)
+        os.close(create_private_file(path))
 
 
 def missing_migrations() -> list[str]:

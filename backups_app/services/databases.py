@@ -183,12 +183,11 @@ def live_path(database: Database) -> Path:
             f"{database.name!r} has imported archives only, and no live database.", "Name a database under care."
         )
     path = Path(database.path)
-    if not database.alias:
-        _require_allowed(path)
-    return path
+    return path if database.alias else _require_allowed(path)
 
 
-def _require_allowed(path: Path) -> None:
+def _require_allowed(path: Path) -> Path:
+    """The path with links resolved, as it was looked at: what is a link now cannot lead elsewhere later."""
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as exc:
@@ -200,6 +199,7 @@ def _require_allowed(path: Path) -> None:
             f"Add its folder to BACKUPS['ROOTS'] in the settings, or to the environment variable BACKUPS_ROOTS "
             f"(allowed now: {allowed}).",
         )
+    return resolved
 
 
 def add_database(name: str, path: Path, *, actor: Actor, tables: tuple[str, ...] = ()) -> Database:
@@ -211,8 +211,7 @@ def add_database(name: str, path: Path, *, actor: Actor, tables: tuple[str, ...]
         BusyError: the file stayed locked.
     """
     _require_usable_name(name)
-    _require_allowed(path)
-    resolved = database_file(path)
+    resolved = _require_allowed(database_file(_require_allowed(path)))  # it may have become a link in between
     _require_sqlite(resolved)
     _require_free(name, resolved)
     with transaction.atomic(using=conf.CATALOG_ALIAS):

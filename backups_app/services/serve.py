@@ -30,7 +30,7 @@ from ..core.errors import BackupError, BusyError
 from ..core.files import create_private_folder, file_lock
 from ..jobs.supervisor import Beat, BeatFunction, ChildSpec, Event, Happening, Supervisor
 from . import hosts
-from .catalog import catalog_error, making_catalog, require_catalog
+from .catalog import catalog_error, make_private_file, making_catalog, require_catalog
 from .clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -124,6 +124,7 @@ def migrate(say: Say) -> None:
             say("Another process migrates; waiting for it.")
     # The second one is held by whoever makes a missing catalogue.
     with file_lock(lock), making_catalog():
+        make_private_file()
         for alias in ("default", conf.CATALOG_ALIAS):
             if connections[alias].vendor == "unknown":
                 continue  # a site without a database of its own
@@ -181,7 +182,7 @@ def _is_listening(host: str, port: int) -> bool:
 
 
 def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared only
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared only  # nosec B104
 
 
 def _in_url(host: str) -> str:
@@ -219,6 +220,8 @@ def _waitress_arguments(serving: Serving) -> list[str]:
         f"--threads={serving.threads}",
         f"--max-request-body-size={most}",
     ]
+    if getattr(settings, "SECURE_PROXY_SSL_HEADER", None):
+        listen.append("--no-clear-untrusted-proxy-headers")  # waitress would take away what the setting trusts
     application = getattr(settings, "WSGI_APPLICATION", None)
     if not application:
         return [*listen, "--call", "django.core.wsgi:get_wsgi_application"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin import AdminSite
 from django.contrib.auth.models import Group, User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
-from django.urls import URLPattern, URLResolver, reverse
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
@@ -145,6 +147,68 @@ def test_every_page_has_a_line_in_the_matrix():
     found = list(names(admin.site.get_urls()))
     assert len(found) > 40
     assert sorted(found) == sorted(MATRIX)
+
+
+MACHINES = {"backups:healthz": "", "backups:readyz": "", "backups:metrics": ALL}
+"""What monitors ask: who may, of those without a token; empty: everybody, signed in or not."""
+
+NOT_OURS = {
+    "": "the way to the admin",
+    "static/": "files of the packages, served by WhiteNoise or by nobody",
+}
+"""What else the console answers at, and why it needs no line."""
+
+
+def places(patterns: list[Any], prefix: str = "", space: str = "") -> Iterator[tuple[str, str]]:
+    """Address and name of everything that is answered, whatever it is called."""
+    for each in patterns:
+        where = prefix + str(each.pattern)
+        if isinstance(each, URLResolver):
+            inner = f"{space}{each.namespace}:" if each.namespace else space
+            yield from places(each.url_patterns, where, inner)
+        else:
+            yield where, space + (each.name or "")
+
+
+def test_nothing_is_answered_that_has_no_line():
+    """Also what has no name, or another prefix, or hangs outside of the admin."""
+    stock = {name for _, name in places(AdminSite(name="admin").get_urls(), space="admin:")} | {"admin:app_list"}
+    others = {
+        f"admin:{model._meta.app_label}_{model._meta.model_name}_"
+        for model in admin.site._registry
+        if model._meta.app_label != "backups_app"
+    }
+    lines = {f"admin:{name}" for name in MATRIX} | set(MACHINES)
+    without = [
+        (where, name)
+        for where, name in places(get_resolver("project.urls").url_patterns)
+        if name not in lines | stock and where not in NOT_OURS and not _is_way_to_change(where, name)
+        if not name.startswith(tuple(others)) and name != "admin:auth_user_password_change"
+    ]
+    assert without == []
+
+
+def _is_way_to_change(where: str, name: str) -> bool:
+    """The admin sends ``model/ID/`` on to the page for changing; it asks for nothing itself."""
+    return name == "admin:" and re.fullmatch(r"admin/\w+/\w+/<path:object_id>/", where) is not None
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_monitors_ask_is_open_to_exactly_those_who_may(rows: dict[str, Any], role: str):
+    pytest.importorskip("prometheus_client")
+    setup_groups(actor=ACTOR)
+    client = somebody_in(role)
+    for name, allowed in MACHINES.items():
+        answer = client.get(reverse(name))
+        assert answer.status_code == (200 if not allowed or role in allowed else 403), name
+        assert client.post(reverse(name)).status_code in (403, 405), name
+
+
+@pytest.mark.usefixtures("db_catalog")
+def test_a_visitor_reads_that_it_lives_and_nothing_else():
+    visitor = Client()
+    assert {visitor.get(reverse(name)).status_code for name in ("backups:healthz", "backups:readyz")} == {200}
+    assert visitor.get(reverse("backups:metrics")).status_code == 403
 
 
 @pytest.fixture
