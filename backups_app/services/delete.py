@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from .. import conf
 from ..core.errors import BackupError, BusyError, CancelledError, InputError, RefusedError, UnreachableError
-from ..destinations import get_destination
+from ..destinations import reach
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Job
 from . import audit
@@ -163,9 +163,8 @@ def _require_survivor(backup: Backup, *, now: datetime) -> None:
         return  # it was confirmed that none remains
     for copy in survivor.copies.filter(state=Copy.State.VERIFIED):
         try:
-            with get_destination(copy.destination).open(copy.name) as stream:
-                if stream.seek(0, 2) == survivor.archive_bytes:
-                    return
+            if reach(copy.destination).size(copy.name) == survivor.archive_bytes:
+                return
         except UnreachableError:
             continue
     raise UnreachableError(

@@ -30,7 +30,7 @@ from ..core.extract import open_archive_file
 from ..core.files import file_lock, scratch_folder
 from ..core.progress import Watch
 from ..core.signature import SIGNATURE_BYTES
-from ..destinations import get_destination
+from ..destinations import reach
 from ..encryption import Keyring
 from ..models import AuditEvent, Backup, Copy
 from . import audit
@@ -147,18 +147,14 @@ Fail = Callable[[BackupError], None]
 
 def _archive(backup: Backup, stack: ExitStack, fail: Fail) -> _Found:
     def use(copy: Copy) -> tuple[Copy, BinaryIO]:
-        with ExitStack() as own:
-            stream = own.enter_context(get_destination(copy.destination).open(copy.name))
-            with translated("looking at the stored archive"):
-                found = stream.seek(0, 2)
-                stream.seek(0)
-            if found != backup.archive_bytes:
-                raise VerificationError(
-                    f"The archive at {copy.destination} has {found:,} bytes in place of {backup.archive_bytes or 0:,}.",
-                    "Verify this backup, and use another copy.",
-                )
-            stack.push(own.pop_all())
-            return copy, stream
+        destination = reach(copy.destination)
+        found = destination.size(copy.name)
+        if found != backup.archive_bytes:
+            raise VerificationError(
+                f"The archive at {copy.destination} has {found:,} bytes in place of {backup.archive_bytes or 0:,}.",
+                "Verify this backup, and use another copy.",
+            )
+        return copy, stack.enter_context(destination.open(copy.name))
 
     copy, stream = from_first_good_copy(backup, use)
     size_bytes = backup.archive_bytes or 0
@@ -197,7 +193,7 @@ def _signature(backup: Backup, copy: Copy) -> bytes:
         raise VerificationError(
             f"The signature at {copy.destination} cannot be trusted ({check.evidence}).", "Use another copy."
         )
-    with get_destination(copy.destination).open(signature_name(copy.name)) as stream:
+    with reach(copy.destination).open(signature_name(copy.name)) as stream:
         return read_at_most(stream, SIGNATURE_BYTES + 1)
 
 
