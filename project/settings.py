@@ -192,7 +192,7 @@ SECURE_REFERRER_POLICY = "same-origin"
 
 BACKUPS = {
     "HOME": HOME,
-    "HOST": _host,
+    "HOST": os.environ.get("BACKUPS_HOST", "").strip() or None,
     "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
     "NOTIFY_EMAILS": _words("BACKUPS_NOTIFY_EMAILS"),
     "DESTINATIONS": _words("BACKUPS_DESTINATIONS") or _destinations,
