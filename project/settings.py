@@ -209,7 +209,7 @@ if _is_on("DJANGO_SECURE_PROXY"):
 
 BACKUPS = {
     "HOME": HOME,
-    "HOST": _host,
+    "HOST": os.environ.get("BACKUPS_HOST", "").strip() or None,
     "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
     "NOTIFY_EMAILS": _words("BACKUPS_NOTIFY_EMAILS"),
     "DESTINATIONS": _words("BACKUPS_DESTINATIONS") or _destinations,

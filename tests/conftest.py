@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests that use the catalogue need both databases, and pytest-django wants to know early."""
     if "db_catalog" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.django_db(databases=["default", "catalog"]))
+    if item.get_closest_marker("sqlite_catalog") and os.environ.get("WALSAFE_TEST_CATALOG_URL"):
+        item.add_marker(pytest.mark.skip(reason="the catalogue is on PostgreSQL"))
 
 
 @pytest.fixture
