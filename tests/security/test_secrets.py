@@ -86,6 +86,11 @@ for verb in json.load(sys.stdin):
 """
 
 
+def loud_program(console: Console, program: str) -> list[str]:
+    """Run ``program`` with the loud settings."""
+    return [each.replace("project.settings", "tests.security.loud") for each in django_program(console, program)]
+
+
 @dataclass
 class Planted:
     """A site that is full of secrets, and everything that it has said."""
@@ -98,7 +103,7 @@ class Planted:
         """Run verbs in one process, as loud as they can be; returns how each ended, which does not matter here."""
         console = self.site.console
         finished = subprocess.run(
-            django_program(console, _VERBS),
+            loud_program(console, _VERBS),
             input=json.dumps([[str(each) for each in verb] for verb in verbs]),
             env=environment(console.home, **{**console.extra, **extra}),
             cwd=PROJECT,
@@ -148,7 +153,7 @@ def test_no_secret_is_shown_whatever_fails(planted: Planted, tmp_path: Path):
     backup = planted.site.console.query("SELECT id FROM backups_app_backup")[0][0]
     drive_to_failure(planted, backup, tmp_path)
     pages = subprocess.run(
-        django_program(planted.site.console, _PAGES),
+        loud_program(planted.site.console, _PAGES),
         cwd=PROJECT,
         env=environment(home, **planted.site.console.extra),
         capture_output=True,
