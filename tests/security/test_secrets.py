@@ -27,16 +27,17 @@ import os
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
-password, wrong = os.environ["PLANTED_PASSWORD"], os.environ["PLANTED_WRONG"]
+password, password_wrong = os.environ["PLANTED_PASSWORD"], os.environ["PLANTED_WRONG"]
 anna = User.objects.get(username="anna")
 anna.set_password(password)
 anna.save()
-client = Client(raise_request_exception=False, SERVER_NAME="localhost", headers={"Authorization": "Bearer " + wrong})
+token_header = {"Authorization": "Bearer " + password_wrong}
+client = Client(raise_request_exception=False, SERVER_NAME="localhost", headers=token_header)
 said = []
 def keep(answer):
     said.append(f"{answer.status_code} {dict(answer.headers)}")
     said.append(b"".join(answer.streaming_content if answer.streaming else [answer.content]).decode(errors="replace"))
-keep(client.post("/admin/login/", {"username": "anna", "password": wrong}))
+keep(client.post("/admin/login/", {"username": "anna", "password": password_wrong}))
 keep(client.get("/metrics"))
 keep(client.post("/admin/login/?next=/admin/", {"username": "anna", "password": password}))
 base = "/admin/backups_app/"
@@ -48,11 +49,11 @@ for model in (Backup, Job, Notification, Restore):
     for row in model.objects.all()[:6]:
         keep(client.get(f"{base}{model._meta.model_name}/{row.pk}/change/"))
 for restore in Restore.objects.all():
-    keep(client.post(f"{base}restore/{restore.pk}/approve/", {"password": wrong}))
-    keep(client.post(f"{base}restore/{restore.pk}/undo/", {"password": wrong}))
+    keep(client.post(f"{base}restore/{restore.pk}/approve/", {"password": password_wrong}))
+    keep(client.post(f"{base}restore/{restore.pk}/undo/", {"password": password_wrong}))
 keep(client.post(base + "notification/test/", {}))
 from django.db import connections
-connections["catalog"].settings_dict["NAME"] = "/nowhere/" + wrong[:0] + "catalog"
+connections["catalog"].settings_dict["NAME"] = "/nowhere/catalog"
 connections["catalog"].close()
 keep(client.get(base + "backup/"))
 try:
@@ -61,7 +62,7 @@ except RuntimeError as exc:
     import sys
     from django.test import RequestFactory
     from django.views.debug import get_exception_reporter_class, get_exception_reporter_filter
-    request = RequestFactory().post("/", {"password": wrong})
+    request = RequestFactory().post("/", {"password": password_wrong})
     keep_text = get_exception_reporter_class(request)(request, *sys.exc_info(), is_email=True).get_traceback_text()
     said.append(keep_text)
 print("\\n".join(said))
