@@ -170,7 +170,13 @@ class Manifest:
         return PublicKey.from_text(self.public_key)
 
     def to_bytes(self) -> bytes:
-        """The canonical file content."""
+        """The canonical file content.
+
+        Raises:
+            ValueError: it has media and no number in a chain, which format 1 cannot say.
+        """
+        if self.media is not None and not self.is_signed:
+            raise ValueError("a manifest with media must be signed")
         chain: dict[str, Any] = {}
         if self.sequence is not None:
             chain = {

@@ -24,8 +24,8 @@ from ..files import require_free_space
 from ..manifest import Media
 from ..progress import Watch
 from ..verify import Check
-from .index import Counts, Root, foot_line, head_line, member_line, roots_of
 from .index import NAME as INDEX_NAME
+from .index import Counts, Root, foot_line, head_line, member_line, roots_of
 from .tar import Kind, Member, coalesced, header, padding, trailer
 from .walk import Found, Report, Untouchable, open_root, walk
 

@@ -76,7 +76,7 @@ def verify_media_full(
         LockedError: the stored bytes are right, and no key opens them.
         UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError.
     """
-    return _read(open_stored, media, encryption=encryption, scratch=scratch, watch=watch, keys=keys).checks
+    return read_media(open_stored, media, encryption=encryption, scratch=scratch, watch=watch, keys=keys).checks
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def extracting_media(
         if media is not None:
             require_free_space(folder, media.content_bytes, purpose="the folders of media")
         with translated("writing the folders of media"), NewTree(folder) as tree:
-            unpacked = _read(
+            unpacked = read_media(
                 open_stored, media, encryption=encryption, scratch=folder.parent, watch=watch, keys=keys, tree=tree
             )
             if failures(unpacked.checks):
@@ -180,7 +180,7 @@ def _publish(folder: Path, target: Path) -> None:
         raise
 
 
-def _read(
+def read_media(
     open_stored: OpenStored,
     media: Media | None,
     *,
@@ -190,6 +190,12 @@ def _read(
     keys: Keys,
     tree: NewTree | None = None,
 ) -> Unpacked:
+    """Read a media archive to its last byte, into ``tree`` when there is one; what it holds, with all checks.
+
+    Without a manifest's ``media`` the archive has to be whole and its index right.
+
+    Raises: as :func:`verify_media_full`.
+    """
     with (
         translated("keeping the list of media"),
         tempfile.TemporaryFile(prefix=".index-", dir=scratch) as spool,

@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Packed:
     def open(self) -> Any:
         return open_archive_file(self.archive)
 
-    def verify(self, scratch: Path, *, keys: Keys = NO_KEYS, **changed: Any) -> list[Check]:
+    def verify(self, scratch: Path, *, keys: Keys = NO_KEYS) -> list[Check]:
         """All checks of ``full``."""
         return verify_media_full(
             self.open, self.facts, encryption=self.encryption, scratch=scratch, watch=Watch(), keys=keys
@@ -51,9 +52,7 @@ class Packed:
 
     def index(self) -> list[dict[str, Any]]:
         """The lines of the index inside."""
-        import io
-
-        with tarfile.open(fileobj=io.BytesIO(self.tar())) as tar:
+        with tarfile.open(fileobj=BytesIO(self.tar())) as tar:
             member = tar.extractfile(NAME)
             assert member is not None
             return [json.loads(line) for line in member.read().splitlines()]
@@ -71,19 +70,16 @@ def pack(folders: list[Path], store: Path, **options: Any) -> Packed:
 def tree_of(folder: Path) -> dict[bytes, tuple[object, ...]]:
     """Everything below a folder: kind, permission bits, time in nanoseconds, and content or target."""
     found: dict[bytes, tuple[object, ...]] = {}
-    for where, folders, files in os.walk(os.fsencode(folder)):
-        for name in (*folders, *files):
-            path = os.path.join(where, name)
-            status = os.lstat(path)
-            key = os.path.relpath(path, os.fsencode(folder))
-            if os.path.islink(path):
-                found[key] = ("link", status.st_mtime_ns, os.readlink(path))
-            elif os.path.isdir(path):
-                found[key] = ("folder", status.st_mode & 0o777, status.st_mtime_ns)
-            else:
-                with open(path, "rb") as file:
-                    digest = hashlib.sha256(file.read()).hexdigest()
-                found[key] = ("file", status.st_mode & 0o777, status.st_mtime_ns, status.st_size, digest)
+    for path in folder.rglob("*"):
+        status = path.lstat()
+        key = os.fsencode(path.relative_to(folder))
+        if path.is_symlink():
+            found[key] = ("link", status.st_mtime_ns, os.fsencode(path.readlink()))
+        elif path.is_dir():
+            found[key] = ("folder", status.st_mode & 0o777, status.st_mtime_ns)
+        else:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            found[key] = ("file", status.st_mode & 0o777, status.st_mtime_ns, status.st_size, digest)
     return found
 
 

@@ -479,22 +479,21 @@ def test_memory_does_not_grow_with_the_size_of_a_file(tmp_path: Path):
     small = folder_of(tmp_path, "small", file=os.urandom(1 << 20))
     large = folder_of(tmp_path, "large")
     with open(large / "file", "wb") as file:
-        for _ in range(300):
-            file.write(os.urandom(1 << 20))
+        file.writelines(os.urandom(1 << 20) for _ in range(150))
     *_, base_bytes = measured(small, tmp_path / "one")
     _, size_bytes, peak_bytes = measured(large, tmp_path / "two")
-    assert size_bytes == 300 << 20
+    assert size_bytes == 150 << 20
     assert peak_bytes - base_bytes < 48 << 20
 
 
 def test_memory_hardly_grows_with_the_number_of_files(tmp_path: Path):
     few, many = folder_of(tmp_path, "few", file=b"1"), folder_of(tmp_path, "many")
-    for number in range(20_000):
+    for number in range(6_000):
         if number % 1000 == 0:
             below = many / f"{number:06}"
             below.mkdir()
         (below / f"{number}.txt").write_bytes(b"%d" % number)
     *_, base_bytes = measured(few, tmp_path / "one")
     files, _, peak_bytes = measured(many, tmp_path / "two")
-    assert files == 20_000
+    assert files == 6_000
     assert peak_bytes - base_bytes < 16 << 20
