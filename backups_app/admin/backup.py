@@ -17,11 +17,13 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..core.errors import BackupError
+from ..core.media.tar import shown
 from ..models import Backup, Copy, Job, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
 from ..services.hold import hold_backup, release_backup
 from ..services.jobs import ask_verify
+from ..services.names import media_name
 from ..services.prune import is_held_by_hand
 from ..services.restores import request_restore
 from ..services.restores.guards import GuardError
@@ -72,6 +74,7 @@ class BackupAdmin(EvidenceAdmin):
                     "archive_sha256",
                     "content_sha256",
                     "manifest_sha256",
+                    "media_facts",
                     "encrypted_for",
                     "signature",
                     "chain_number",
@@ -113,8 +116,8 @@ class BackupAdmin(EvidenceAdmin):
 
     @admin.display(description=gettext_lazy("stored"), ordering="archive_bytes")
     def stored(self, backup: Backup) -> SafeString | str:
-        """Size of the archive."""
-        return display.size(backup.archive_bytes)
+        """Size of the archives."""
+        return display.size(None if backup.archive_bytes is None else backup.stored_bytes)
 
     @admin.display(description=gettext_lazy("explanation"))
     def explanation(self, backup: Backup) -> SafeString | str:
@@ -173,6 +176,15 @@ class BackupAdmin(EvidenceAdmin):
         if not backup.archive_sha256 or backup.is_gone:
             return display.DASH
         name = backup.archive_name.rsplit("/", 1)[-1]
+        command = self._recovery_of(backup, name)
+        if not backup.has_media:
+            return command
+        opening = "age -d -i KEYFILE {} | zstd -d" if backup.is_encrypted else "zstd -dc {}"
+        unpacking = f'<br><code class="walsafe-command">{opening} | tar -x -C NEW_FOLDER</code>'
+        return command + format_html(unpacking, media_name(name))
+
+    @staticmethod
+    def _recovery_of(backup: Backup, name: str) -> SafeString:
         if backup.is_encrypted:
             return format_html(
                 '<code class="walsafe-command">age -d -i KEYFILE -o recovered.zst {} '
@@ -209,6 +221,19 @@ class BackupAdmin(EvidenceAdmin):
     def remarks_list(self, backup: Backup) -> str:
         """What an operator should know."""
         return " ".join(backup.remarks) or display.DASH
+
+    @admin.display(description=gettext_lazy("media"))
+    def media_facts(self, backup: Backup) -> SafeString | str:
+        """The folders stored beside the database."""
+        if backup.media is None or not backup.manifest_sha256:
+            return display.DASH
+        return format_html(
+            _("{files} files with {size} in {folders}, stored as {stored}"),
+            files=display.count(backup.media["files"]),
+            size=display.size(backup.media["content_bytes"]),
+            folders=", ".join(map(shown, backup.media["labels"])),
+            stored=display.size(backup.media_bytes),
+        )
 
     @admin.display(description=gettext_lazy("encrypted for"))
     def encrypted_for(self, backup: Backup) -> str:

@@ -6,10 +6,11 @@ import io
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from . import archive as archives
 from . import manifest as manifests
@@ -24,6 +25,8 @@ from .media.unpack import PREFIX, Unpacked, extracting_media, read_media
 from .progress import Watch
 from .sqlite import open_snapshot
 from .verify import NO_KEYS, STORED_BYTES, Check, check_database, failures, reason_of, unpack, verify_full
+
+Extracted = TypeVar("Extracted")
 
 
 def extract_archive(
@@ -145,13 +148,37 @@ def extract_file(
     Raises: as :func:`extract_archive`, and InputError when there are no folders.
     """
     manifest = manifest_beside(archive)
-    with ExitStack() as stack:
-        media = None
-        if media_target is not None:
-            if media_target.absolute() == target.absolute():
-                raise InputError("The database and the folder cannot have one name.", "Choose two.")
-            media = stack.enter_context(_extracting_media(archive, manifest, media_target, watch=watch, keys=keys))
-        return _extract_database(archive, manifest, target, watch=watch, keys=keys).with_media(media)
+
+    def extract() -> Inspection:
+        return _extract_database(archive, manifest, target, watch=watch, keys=keys)
+
+    if media_target is None:
+        return extract()
+    if media_target.absolute() == target.absolute():
+        raise InputError("The database and the folder cannot have one name.", "Choose two.")
+    extracting = _extracting_media(archive, manifest, media_target, watch=watch, keys=keys)
+    inspection, media = extract_together(extract, target, extracting)
+    return inspection.with_media(media)
+
+
+def extract_together(
+    extract: Callable[[], Extracted], target: Path, media: AbstractContextManager[Unpacked]
+) -> tuple[Extracted, Unpacked]:
+    """Let ``extract`` make the new file ``target``, and ``media`` its folder: both are there then, or neither.
+
+    Raises: whatever they raise.
+    """
+    is_made = False
+    try:
+        with media as unpacked:
+            extracted = extract()
+            is_made = True
+    except BaseException:
+        if is_made:
+            with suppress(OSError):
+                target.unlink()
+        raise
+    return extracted, unpacked
 
 
 def _extract_database(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from .archive import media_beside
 from .census import Census
 from .errors import InputError, VerificationError
 from .ranges import Range, merged
@@ -263,6 +264,8 @@ class Manifest:
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as exc:
             raise _unreadable(f"a field is missing or malformed ({exc})") from exc
+        if manifest.media is not None and manifest.media.name != media_beside(manifest.archive_name):
+            raise _unreadable("its media has another name than its archive")
         if manifest.to_bytes() != content:
             raise _unreadable("it is not in canonical form")
         return manifest
