@@ -25,6 +25,7 @@ from backups_app.services.create import create_backup
 from backups_app.services.databases import add_database
 from backups_app.services.extract import extract_backup
 from backups_app.services.heal import heal_interrupted
+from backups_app.services.health import check_health
 from backups_app.services.keys.rekey import rekey_backup
 from backups_app.services.media import media_folders
 from backups_app.services.names import media_name, stored_names
@@ -174,6 +175,19 @@ def test_what_was_left_out_is_a_remark(with_media: Database, media: Path, make_b
     made = make_backup(with_media)
     assert made.state == "verified"
     assert any("pipes or devices were left out: site media/pipe" in each for each in made.remarks)
+
+
+def test_a_folder_that_has_lost_its_files_is_remarked_on_and_needs_attention(
+    with_media: Database, media: Path, make_backup: MakeBackup
+):
+    make_backup(with_media)
+    assert not any("Unusual" in each for each in make_backup(with_media).remarks)
+    for each in ("a.jpg", "empty"):
+        (media / each).unlink()
+    made = make_backup(with_media)
+    assert made.state == "verified"
+    assert "Unusual: 1 media files where 3 are usual (67 % fewer)." in made.remarks
+    assert any(each.code == "anomaly" and "media files" in each.message for each in check_health().problems)
 
 
 def test_the_live_database_in_the_folder_is_left_out(

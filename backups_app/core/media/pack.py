@@ -105,7 +105,7 @@ def pack_folders(
     """
     untouchable = Untouchable(list(databases))
     roots = roots_of(folders)
-    total_bytes = sum(_measured(root, watch=watch) for root in roots)
+    total_bytes = sum(_measured(root, untouchable, watch=watch) for root in roots)
     require_free_space(destination.parent, total_bytes, purpose="the archive of media")
     read_from = now()
     with (
@@ -132,14 +132,20 @@ def pack_folders(
     )
 
 
-def _measured(root: Root, *, watch: Watch) -> int:
+def _measured(root: Root, untouchable: Untouchable, *, watch: Watch) -> int:
     """About how many bytes a folder holds: as many as its files take, for holes cost nothing."""
     descriptor = open_root(root.path)
     try:
         found = walk(descriptor, root.label, report=Report(), check=watch.check)
-        return sum(min(each.status.st_size, each.status.st_blocks * 512) for each in found if each.kind == "file")
+        return sum(
+            min(each.status.st_size, each.status.st_blocks * 512) for each in found if _is_stored(each, untouchable)
+        )
     finally:
         os.close(descriptor)
+
+
+def _is_stored(found: Found, untouchable: Untouchable) -> bool:
+    return found.kind == "file" and found not in untouchable
 
 
 class _Packer:

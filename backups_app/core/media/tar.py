@@ -30,6 +30,7 @@ _PAX_KEYS = frozenset({b"path", b"linkpath", b"size", b"mtime", b"uid", b"gid", 
 _MAX_PAX_BYTES = 16 << 10
 _NANO = 1_000_000_000
 _MAX_NUMBER = 1 << 62
+_MAX_TIME = 1 << 63
 
 
 class FormatError(VerificationError):
@@ -293,6 +294,8 @@ def _check(member: Member) -> None:
         raise FormatError(f"the path {shown(path)[:80]} is not plain")
     if not 0 <= member.size_bytes < _MAX_NUMBER or (member.size_bytes and member.kind != "file"):
         raise FormatError(f"{shown(path)[:80]} has a size that it cannot have")
+    if not -_MAX_TIME <= member.mtime_ns < _MAX_TIME:
+        raise FormatError(f"{shown(path)[:80]} has a time that no clock shows")
     if not 0 <= member.mode <= 0o777:
         raise FormatError(f"{shown(path)[:80]} has more than permission bits")
     is_link = member.kind == "link"
