@@ -466,14 +466,15 @@ def check_drills(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> lis
 @register(TAG)
 def check_media(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
     """The folders in BACKUPS["MEDIA"] can be stored."""
-    given = conf.get("MEDIA")
+    backups = getattr(settings, "BACKUPS", {})
+    given = backups.get("MEDIA", {}) if isinstance(backups, dict) else {}
     if not _is_media(given):
         return []  # said already
     found: list[CheckMessage] = []
     for name, folders in given.items():
         try:
             checked_folders(folders)
-        except (BackupError, ImproperlyConfigured) as exc:
+        except (BackupError, ImproperlyConfigured, OSError, RuntimeError, TypeError) as exc:  # a wrong HOME, too
             message = exc.message if isinstance(exc, BackupError) else str(exc)
             hint = "Backups of this database fail until it is right: correct BACKUPS['MEDIA']."
             found.append(CheckWarning(f"BACKUPS['MEDIA'][{name!r}]: {message}", hint=hint, id="backups.W070"))

@@ -17,12 +17,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..core.errors import BackupError
-from ..core.media.tar import shown
 from ..models import Backup, Copy, Job, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
 from ..services.hold import hold_backup, release_backup
 from ..services.jobs import ask_verify
+from ..services.media import stored_folders
 from ..services.names import media_name
 from ..services.prune import is_held_by_hand
 from ..services.restores import request_restore
@@ -231,7 +231,7 @@ class BackupAdmin(EvidenceAdmin):
             _("{files} files with {size} in {folders}, stored as {stored}"),
             files=display.count(backup.media["files"]),
             size=display.size(backup.media["content_bytes"]),
-            folders=", ".join(map(shown, backup.media["labels"])),
+            folders=", ".join(stored_folders(backup)),
             stored=display.size(backup.media_bytes),
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .. import conf
+from ..core.media.tar import shown
 from ..media import checked_folders
 from ..models import Backup, Database
 from .databases import require_allowed
@@ -26,6 +27,11 @@ def media_folders(database: Database) -> list[Path]:
     for each in folders:
         require_allowed(each)
     return folders
+
+
+def stored_folders(backup: Backup) -> list[str]:
+    """The names of the folders that were stored with a backup, as they can be shown."""
+    return [shown(each) for each in backup.media["labels"]] if backup.media else []
 
 
 def untouched_note(backup: Backup) -> str:
