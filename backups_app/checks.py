@@ -25,6 +25,7 @@ from .core.retention import RULES
 from .core.site_checks import find_site_check
 from .core.sqlite import has_wal_reset_bug
 from .destinations import LOCAL, get_destination, local_folders
+from .media import checked_folders
 
 TAG = "backups"
 
@@ -108,6 +109,15 @@ def _is_table_map(value: object) -> bool:
     )
 
 
+def _is_media(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str)
+        and isinstance(folders, list | tuple)
+        and all(isinstance(each, str | Path) and str(each) for each in folders)
+        for name, folders in value.items()
+    )
+
+
 def _is_list_of_emails(value: object) -> bool:
     return isinstance(value, list | tuple) and all(
         isinstance(each, str) and re.fullmatch(r"[^@\s]+@[^@\s]+", each) for each in value
@@ -152,6 +162,7 @@ def _is_count_of_bytes(value: object) -> bool:
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "HOME": (lambda value: value is None or isinstance(value, str | Path), "a path"),
     "ROOTS": (_is_list_of_paths, "a list of folders"),
+    "MEDIA": (_is_media, "a dict of database name to a list of absolute folders"),
     "REQUIRED_TABLES": (_is_table_map, "a dict of database name to a list of table names"),
     "FRESHNESS_HOURS": (lambda value: _is_number(value) and 0 < value < 1e6, "a number of hours above 0"),
     "BUSY_TIMEOUT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
@@ -461,4 +472,22 @@ def check_drills(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> lis
                     id="backups.W050",
                 )
             )
+    return found
+
+
+@register(TAG)
+def check_media(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """The folders in BACKUPS["MEDIA"] can be stored."""
+    backups = getattr(settings, "BACKUPS", {})
+    given = backups.get("MEDIA", {}) if isinstance(backups, dict) else {}
+    if not _is_media(given):
+        return []  # said already
+    found: list[CheckMessage] = []
+    for name, folders in given.items():
+        try:
+            checked_folders(folders)
+        except (BackupError, ImproperlyConfigured, OSError, RuntimeError, TypeError) as exc:  # a wrong HOME, too
+            message = exc.message if isinstance(exc, BackupError) else str(exc)
+            hint = "Backups of this database fail until it is right: correct BACKUPS['MEDIA']."
+            found.append(CheckWarning(f"BACKUPS['MEDIA'][{name!r}]: {message}", hint=hint, id="backups.W070"))
     return found

@@ -25,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "DESTINATIONS": ["local"],
     # Folders below which `backup add-database` accepts files. Default: none.
     "ROOTS": [],
+    # Folders that are stored beside a database, per database name: {"default": ["/srv/site/media"]}.
+    "MEDIA": {},
     # Tables that must hold rows, per database name: {"default": ["auth_user"]}.
     "REQUIRED_TABLES": {},
     # Oldest acceptable last verified backup, unless a database says otherwise.

@@ -22,6 +22,8 @@ from ..models.backup import Verdict
 from ..services.audit import Actor
 from ..services.hold import hold_backup, release_backup
 from ..services.jobs import ask_verify
+from ..services.media import stored_folders
+from ..services.names import media_name
 from ..services.prune import is_held_by_hand
 from ..services.restores import request_restore
 from ..services.restores.guards import GuardError
@@ -77,6 +79,7 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
                     "archive_sha256",
                     "content_sha256",
                     "manifest_sha256",
+                    "media_facts",
                     "encrypted_for",
                     "signature",
                     "chain_number",
@@ -118,8 +121,8 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
 
     @admin.display(description=gettext_lazy("stored"), ordering="archive_bytes")
     def stored(self, backup: Backup) -> SafeString | str:
-        """Size of the archive."""
-        return display.size(backup.archive_bytes)
+        """Size of the archives."""
+        return display.size(None if backup.archive_bytes is None else backup.stored_bytes)
 
     @admin.display(description=gettext_lazy("explanation"))
     def explanation(self, backup: Backup) -> SafeString | str:
@@ -186,14 +189,19 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
             else f"zstd -d {name} -o recovered.sqlite3"
         )
         identity = " --identity KEYFILE" if backup.is_encrypted else ""
+        commands = [
+            (_("With stock tools"), stock),
+            (_("With the engine alone, proven"), f"python -m backups_app.core restore {name} --to NEW{identity}"),
+            (_("On this host, proven"), f"python manage.py backup restore {backup.pk} --to NEW.sqlite3"),
+        ]
+        if backup.has_media:
+            opening = "age -d -i KEYFILE {} | zstd -d" if backup.is_encrypted else "zstd -dc {}"
+            unpacking = f"{opening.format(media_name(name))} | tar -x -C NEW_FOLDER"
+            commands.insert(1, (_("Its folders, with stock tools"), unpacking))
         context = {
             "backup": backup,
             "manifest_url": reverse("admin:backups_app_backup_manifest", args=[backup.pk]),
-            "commands": [
-                (_("With stock tools"), stock),
-                (_("With the engine alone, proven"), f"python -m backups_app.core restore {name} --to NEW{identity}"),
-                (_("On this host, proven"), f"python manage.py backup restore {backup.pk} --to NEW.sqlite3"),
-            ],
+            "commands": commands,
         }
         return render_to_string("admin/backups_app/recovery.html", context)
 
@@ -241,6 +249,19 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
     def remarks_list(self, backup: Backup) -> str:
         """What an operator should know."""
         return " ".join(backup.remarks) or display.DASH
+
+    @admin.display(description=gettext_lazy("media"))
+    def media_facts(self, backup: Backup) -> SafeString | str:
+        """The folders stored beside the database."""
+        if backup.media is None or not backup.manifest_sha256:
+            return display.DASH
+        return format_html(
+            _("{files} files with {size} in {folders}, stored as {stored}"),
+            files=display.count(backup.media["files"]),
+            size=display.size(backup.media["content_bytes"]),
+            folders=", ".join(stored_folders(backup)),
+            stored=display.size(backup.media_bytes),
+        )
 
     @admin.display(description=gettext_lazy("encrypted for"))
     def encrypted_for(self, backup: Backup) -> str:

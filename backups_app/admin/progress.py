@@ -22,6 +22,7 @@ _LINKED_ROWS = 20
 _PHASES = {
     "copy": gettext_lazy("Copying"),
     "compress": gettext_lazy("Checking and compressing"),
+    "media": gettext_lazy("Reading the media folders"),
     "store": gettext_lazy("Storing"),
     "fetch": gettext_lazy("Fetching a good copy"),
     "read back": gettext_lazy("Reading the stored copy back"),

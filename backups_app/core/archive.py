@@ -32,6 +32,9 @@ else:
 SUFFIX = ".sqlite3.zst"
 """End of an archive's name; an encrypted one has :data:`age.SUFFIX` after it."""
 
+MEDIA_SUFFIX = ".media.tar.zst"
+"""End of the name of the folders beside a database, likewise."""
+
 ENCRYPTION = "age"
 """What a manifest calls the encryption of an archive."""
 
@@ -89,8 +92,8 @@ class ContentDigest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrittenArchive:
-    """An archive just written, and the digests of what went into it."""
+class WrittenStream:
+    """A stored form just written, and the digests of what went into it."""
 
     path: Path
     archive_bytes: int
@@ -98,13 +101,19 @@ class WrittenArchive:
     """SHA-256 of the stored file."""
     content_bytes: int
     sha256: str
-    """SHA-256 of the database file inside."""
-    content_sha256: str
-    """:class:`ContentDigest` of the database file inside."""
+    """SHA-256 of what is inside: the database file, or the tar of media."""
     recipients: tuple[str, ...] = ()
     """Who can open it; nobody needs to when it is empty."""
     file_key: FileKey | None = field(default=None, repr=False, compare=False)
     """Opens this one archive without an identity. It lives in memory only and is stored nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenArchive(WrittenStream):
+    """An archive of a database just written."""
+
+    content_sha256: str
+    """:class:`ContentDigest` of the database file inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +148,12 @@ def stem_of(name: str) -> str:
     return name.removesuffix(age.SUFFIX).removesuffix(SUFFIX)
 
 
+def media_beside(name: str) -> str:
+    """The name of the folders' archive that belongs to the archive ``name``."""
+    suffix = age.SUFFIX if name.endswith(age.SUFFIX) else ""
+    return stem_of(name) + MEDIA_SUFFIX + suffix
+
+
 def read_chunks(stream: BinaryIO, *, phase: str, total_bytes: int, watch: Watch) -> Iterator[bytes]:
     """The bytes of ``stream`` in pieces, reporting each to ``watch``."""
     done_bytes = 0
@@ -156,8 +171,8 @@ def read_at_most(stream: BinaryIO, limit_bytes: int) -> bytes:
     return bytes(content)
 
 
-def compress(pieces: Iterator[bytes], *, level: int, workers: int, size_bytes: int) -> Iterator[bytes]:
-    """One zstd frame with content size and checksum."""
+def compress(pieces: Iterator[bytes], *, level: int, workers: int, size_bytes: int | None) -> Iterator[bytes]:
+    """One zstd frame with checksum, and with the content's size where it is known before."""
     parameter = zstd.CompressionParameter
     compressor = zstd.ZstdCompressor(
         options={
@@ -166,7 +181,8 @@ def compress(pieces: Iterator[bytes], *, level: int, workers: int, size_bytes: i
             parameter.checksum_flag: 1,
         }
     )
-    compressor.set_pledged_input_size(size_bytes)
+    if size_bytes is not None:
+        compressor.set_pledged_input_size(size_bytes)
     for piece in pieces:
         if compressed := compressor.compress(piece):
             yield compressed
@@ -231,24 +247,60 @@ def write_archive(
         InputError: the recipients cannot be used together.
         DiskFullError, BackupError: from the disk. CancelledError, DeadlineError: from ``watch``.
     """
-    plain, content, stored = hashlib.sha256(), ContentDigest(), hashlib.sha256()
+    content = ContentDigest()
     content_bytes = snapshot.stat().st_size
+
+    def pieces() -> Iterator[bytes]:
+        with open(snapshot, "rb", buffering=0) as source:
+            yield from read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch)
+
+    written = write_pieces(
+        pieces(),
+        destination,
+        size_bytes=content_bytes,
+        level=level,
+        workers=workers,
+        recipients=recipients,
+        also=content.update,
+    )
+    return WrittenArchive(**vars(written), content_sha256=content.hexdigest())
+
+
+def write_pieces(
+    pieces: Iterator[bytes],
+    destination: Path,
+    *,
+    size_bytes: int | None = None,
+    level: int = 1,
+    workers: int = 2,
+    recipients: Sequence[Recipient] = (),
+    also: Callable[[bytes], object] | None = None,
+) -> WrittenStream:
+    """Compress and encrypt ``pieces`` into the new private file ``destination``, synced when this returns.
+
+    ``also`` receives each piece too, in another thread. Raises as :func:`write_archive`, and
+    whatever ``pieces`` raises; ``destination`` does not exist then.
+    """
+    plain, stored = hashlib.sha256(), hashlib.sha256()
+    archive_bytes = content_bytes = 0
     file_key = FileKey.generate() if recipients else None
 
     def hash_plain(piece: bytes) -> None:
         plain.update(piece)
-        content.update(piece)
+        if also is not None:
+            also(piece)
 
-    def hashed(pieces: Iterator[bytes], hashing: Background) -> Iterator[bytes]:
+    def hashed(hashing: Background) -> Iterator[bytes]:
+        nonlocal content_bytes
         for piece in pieces:
+            content_bytes += len(piece)
             hashing.submit(hash_plain, piece)
             yield piece
 
     with translated(f"writing the archive {destination.name}"):
         descriptor = create_private_file(destination)
         try:
-            with open(descriptor, "wb", buffering=0) as target, open(snapshot, "rb", buffering=0) as source:
-                archive_bytes = 0
+            with open(descriptor, "wb", buffering=0) as target:
                 synced = SyncedWriter(target)
 
                 def keep(piece: bytes) -> None:
@@ -256,25 +308,22 @@ def write_archive(
                     synced.write(piece)
 
                 with Background() as hashing, Background() as writing:
-                    pieces = read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch)
-                    pieces = hashed(pieces, hashing)
-                    pieces = compress(pieces, level=level, workers=workers, size_bytes=content_bytes)
+                    packed = compress(hashed(hashing), level=level, workers=workers, size_bytes=size_bytes)
                     if file_key is not None:
-                        pieces = age.encrypt(pieces, recipients=recipients, file_key=file_key)
-                    for piece in pieces:
+                        packed = age.encrypt(packed, recipients=recipients, file_key=file_key)
+                    for piece in packed:
                         writing.submit(keep, piece)
                         archive_bytes += len(piece)
                 synced.finish()
         except BaseException:
             destination.unlink(missing_ok=True)
             raise
-    return WrittenArchive(
+    return WrittenStream(
         path=destination,
         archive_bytes=archive_bytes,
         archive_sha256=stored.hexdigest(),
         content_bytes=content_bytes,
         sha256=plain.hexdigest(),
-        content_sha256=content.hexdigest(),
         recipients=tuple(str(each) for each in recipients),
         file_key=file_key,
     )

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .age import Recipient
-from .archive import SUFFIX, Keys, OpenStored, WrittenArchive, read_archive, write_archive
+from .archive import MEDIA_SUFFIX, SUFFIX, Keys, OpenStored, WrittenArchive, WrittenStream, read_archive, write_archive
+from .media.pack import PackedMedia, pack_folders
 from .progress import Watch
 from .snapshot import Snapshot, take_snapshot
 from .verify import Check, check_database, check_reading
@@ -27,6 +28,8 @@ class CreatedArchive:
     snapshot: Snapshot
     archive: WrittenArchive
     checks: list[Check]
+    media: PackedMedia | None = None
+    """The archive of the folders beside the database, when there are any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,10 @@ class CreateOptions:
     compression_workers: int = 2
     recipients: Sequence[Recipient] = ()
     """Who can open the archive; without any it is not encrypted."""
+    media: Sequence[Path] = ()
+    """Folders that are stored as a tar of their own, read right after the snapshot."""
+    databases: Sequence[Path] = ()
+    """Database files that are never opened as files, wherever in these folders they lie."""
 
 
 def create_archive(
@@ -53,12 +60,13 @@ def create_archive(
 ) -> CreatedArchive:
     """Snapshot the live database ``source``, compress and encrypt it into ``folder`` (private, empty).
 
-    The plaintext snapshot is removed before this returns; the archive stays for the caller to
-    store. The checks may hold failures: the archive is then a true copy of a database that is
-    not as it should be.
+    The plaintext snapshot is removed before this returns; the archives stay for the caller to
+    store. Folders of media are read after the snapshot: what its rows refer to was there before it,
+    so only a file that is deleted in between is missing. The checks may hold failures: the archive is
+    then a true copy of what is not as it should be.
 
     Raises:
-        BackupError: any of its kinds; ``folder`` then holds neither snapshot nor archive.
+        BackupError: any of its kinds; ``folder`` then holds neither snapshot nor archives.
     """
     snapshot = take_snapshot(
         source,
@@ -67,8 +75,9 @@ def create_archive(
         busy_timeout_seconds=options.busy_timeout_seconds,
         now=now,
     )
-    destination = folder / f"archive{SUFFIX}"
+    destination, media_destination = folder / f"archive{SUFFIX}", folder / f"archive{MEDIA_SUFFIX}"
     try:
+        media = _packed(source, media_destination, options=options, watch=watch, now=now)
         with ThreadPoolExecutor(max_workers=1) as pool:
             # SQLite and zstd both release the interpreter: checking costs little extra time.
             checking = pool.submit(
@@ -90,17 +99,37 @@ def create_archive(
             checks = checking.result()
     except BaseException:
         destination.unlink(missing_ok=True)
+        media_destination.unlink(missing_ok=True)
         raise
     finally:
         snapshot.path.unlink(missing_ok=True)
-    return CreatedArchive(snapshot=snapshot, archive=archive, checks=checks)
+    if media is not None:
+        checks = [*checks, media.check()]
+    return CreatedArchive(snapshot=snapshot, archive=archive, checks=checks, media=media)
 
 
-def prove_stored(open_stored: OpenStored, archive: WrittenArchive, *, watch: Watch) -> list[Check]:
-    """Read a stored copy back to its last byte: does it give exactly the snapshot?
+def _packed(
+    source: Path, destination: Path, *, options: CreateOptions, watch: Watch, now: Callable[[], datetime]
+) -> PackedMedia | None:
+    if not options.media:
+        return None
+    return pack_folders(
+        options.media,
+        destination,
+        watch=watch,
+        level=options.compression_level,
+        workers=options.compression_workers,
+        recipients=options.recipients,
+        databases=[source, *options.databases],
+        now=now,
+    )
+
+
+def prove_stored(open_stored: OpenStored, archive: WrittenStream, *, watch: Watch, prefix: str = "") -> list[Check]:
+    """Read a stored copy back to its last byte: does it give exactly the snapshot, or the tar of media?
 
     An encrypted one is opened with the key of its own that ``archive`` holds, so a host that knows
-    recipients only proves its archives too.
+    recipients only proves its archives too. ``prefix`` begins the names of the checks.
 
     Raises:
         UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
@@ -120,4 +149,5 @@ def prove_stored(open_stored: OpenStored, archive: WrittenArchive, *, watch: Wat
         archive_sha256=archive.archive_sha256,
         content_bytes=archive.content_bytes,
         sha256=archive.sha256,
+        prefix=prefix,
     )

@@ -245,27 +245,35 @@ def _check_foreign_keys(connection: sqlite3.Connection) -> Check:
 
 
 def check_reading(
-    read: ReadArchive, *, archive_bytes: int, archive_sha256: str, content_bytes: int, sha256: str
+    read: ReadArchive,
+    *,
+    archive_bytes: int,
+    archive_sha256: str,
+    content_bytes: int,
+    sha256: str,
+    prefix: str = "",
 ) -> list[Check]:
     """Compare one complete reading of a stored archive with what it must be.
+
+    ``prefix`` begins the names of the checks, where they are not about the database.
 
     Raises:
         LockedError: no key opens it, and its stored bytes are right.
     """
     checks = [
-        _check_stored(read.archive_bytes, read.archive_sha256, archive_bytes, archive_sha256),
+        _check_stored(read.archive_bytes, read.archive_sha256, archive_bytes, archive_sha256, prefix=prefix),
     ]
     if read.locked is not None:
         if failures(checks):  # damage, whatever the key: what wraps it may be what is damaged
             return checks
         raise LockedError(read.locked, checks=checks) from read.locked
     if read.damage is not None:
-        checks.append(Check(name="decompression", ok=False, evidence=read.damage.message))
+        checks.append(Check(name=f"{prefix}decompression", ok=False, evidence=read.damage.message))
         return checks
     is_same = (read.content_bytes, read.sha256) == (content_bytes, sha256)
     checks.append(
         Check(
-            name="content digest",
+            name=f"{prefix}content digest",
             ok=is_same,
             evidence=f"{read.content_bytes:,} bytes, SHA-256 {read.sha256}"
             if is_same
@@ -275,14 +283,17 @@ def check_reading(
     return checks
 
 
-def _check_stored(found_bytes: int, found_sha256: str, archive_bytes: int, archive_sha256: str) -> Check:
+def _check_stored(
+    found_bytes: int, found_sha256: str, archive_bytes: int, archive_sha256: str, *, prefix: str
+) -> Check:
+    name = prefix + STORED_BYTES
     if found_bytes != archive_bytes:
         evidence = f"{found_bytes:,} bytes are stored, {archive_bytes:,} were written"
-        return Check(name=STORED_BYTES, ok=False, evidence=evidence)
+        return Check(name=name, ok=False, evidence=evidence)
     if found_sha256 != archive_sha256:
         evidence = f"SHA-256 {found_sha256}, expected {archive_sha256}"
-        return Check(name=STORED_BYTES, ok=False, evidence=evidence)
-    return Check(name=STORED_BYTES, ok=True, evidence=f"{found_bytes:,} bytes, SHA-256 {found_sha256}")
+        return Check(name=name, ok=False, evidence=evidence)
+    return Check(name=name, ok=True, evidence=f"{found_bytes:,} bytes, SHA-256 {found_sha256}")
 
 
 def verify_quick(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -> list[Check]:
@@ -291,12 +302,21 @@ def verify_quick(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -
     Raises:
         UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
     """
+    return check_stored_bytes(
+        open_stored, archive_bytes=manifest.archive_bytes, archive_sha256=manifest.archive_sha256, watch=watch
+    )
+
+
+def check_stored_bytes(
+    open_stored: OpenStored, *, archive_bytes: int, archive_sha256: str, watch: Watch, prefix: str = ""
+) -> list[Check]:
+    """Hash a stored object and compare it with what was written. Raises as :func:`verify_quick`."""
     digest, found_bytes = hashlib.sha256(), 0
     with open_stored() as stored:
-        for piece in read_chunks(stored, phase="read", total_bytes=manifest.archive_bytes, watch=watch):
+        for piece in read_chunks(stored, phase="read", total_bytes=archive_bytes, watch=watch):
             digest.update(piece)
             found_bytes += len(piece)
-    return [_check_stored(found_bytes, digest.hexdigest(), manifest.archive_bytes, manifest.archive_sha256)]
+    return [_check_stored(found_bytes, digest.hexdigest(), archive_bytes, archive_sha256, prefix=prefix)]
 
 
 def verify_full(
@@ -351,7 +371,7 @@ def unpack(
         limit_bytes=manifest.size_bytes,
         total_bytes=manifest.archive_bytes,
         watch=watch,
-        keys=_keys_for(manifest, keys),
+        keys=keys_for(manifest.encryption, keys),
     )
     return check_reading(
         read,
@@ -362,12 +382,17 @@ def unpack(
     )
 
 
-def _keys_for(manifest: Manifest, keys: Keys) -> Keys | None:
-    if manifest.encryption is None:
+def keys_for(encryption: str | None, keys: Keys) -> Keys | None:
+    """The keys that an archive is read with, None for a plain one.
+
+    Raises:
+        VerificationError: the manifest names an encryption that is not known here.
+    """
+    if encryption is None:
         return None
-    if manifest.encryption != ENCRYPTION:
+    if encryption != ENCRYPTION:
         raise VerificationError(
-            f"The manifest names an encryption that this version does not know: {manifest.encryption!r}.",
+            f"The manifest names an encryption that this version does not know: {encryption!r}.",
             "Use a newer version, or treat the manifest as altered.",
         )
     return keys

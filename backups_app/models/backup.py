@@ -113,6 +113,14 @@ class Backup(models.Model):
     census = models.JSONField(_("census"), null=True, blank=True)
     row_count = models.BigIntegerField(_("rows"), null=True, blank=True)
     remarks = models.JSONField(_("remarks"), default=list, blank=True)
+    media = models.JSONField(
+        _("media"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Facts of the folders that were stored beside the database, as in the manifest."),
+    )
+    media_bytes = models.BigIntegerField(_("stored size of media"), default=0, editable=False)
 
     pruning_at = models.DateTimeField(
         _("marked for pruning"), null=True, blank=True, help_text=_("From then on its files are removed.")
@@ -141,7 +149,7 @@ class Backup(models.Model):
             models.Index(fields=["origin_sha256"], condition=~Q(origin_sha256=""), name="backup_by_origin"),
             models.Index(fields=["database", "state", "-taken_at"], name="backup_by_age_of_data"),
             # Sums of bytes are answered from the index alone: the rows hold a census each.
-            models.Index(fields=["state", "created_at", "archive_bytes"], name="backup_by_stored_bytes"),
+            models.Index(fields=["state", "created_at", "archive_bytes", "media_bytes"], name="backup_by_stored_bytes"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
@@ -191,6 +199,16 @@ class Backup(models.Model):
     def tables(self) -> dict[str, int]:
         """Rows per table, as counted in the source."""
         return dict(self.census["tables"]) if self.census else {}
+
+    @property
+    def has_media(self) -> bool:
+        """Whether an archive of folders belongs to it."""
+        return self.media is not None
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of all its archives at one destination."""
+        return (self.archive_bytes or 0) + self.media_bytes
 
     @property
     def is_gone(self) -> bool:

@@ -53,6 +53,13 @@ class Database(models.Model):
         blank=True,
         help_text=_("Where its backups are stored. None chosen: as in the setting DESTINATIONS."),
     )
+    media = models.JSONField(
+        _("media folders"),
+        default=list,
+        blank=True,
+        editable=False,
+        help_text=_("Folders that are stored beside it, unless the setting MEDIA names others."),
+    )
     freshness_hours = models.PositiveIntegerField(
         _("freshness limit (hours)"),
         null=True,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from django.db import transaction
@@ -15,11 +16,12 @@ from django.utils import timezone
 
 from .. import __version__, conf
 from ..core.age import FileKey, X25519Recipient
-from ..core.archive import ENCRYPTION, OpenStored
+from ..core.archive import ENCRYPTION, OpenStored, WrittenStream
 from ..core.create import CreatedArchive, CreateOptions, create_archive, prove_stored
 from ..core.errors import BackupError, CancelledError, UnreachableError, VerificationError, translated
 from ..core.files import scratch_folder
 from ..core.manifest import Manifest
+from ..core.media.unpack import PREFIX as MEDIA_PREFIX
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check, failures, reason_of
 from ..jobs.claim import Claim
@@ -28,7 +30,7 @@ from ..models.backup import Verdict, new_backup_id
 from . import audit
 from .audit import Actor
 from .chain import Sealed, advance_head, seal_manifest
-from .databases import live_path, required_tables
+from .databases import database_files, live_path, required_tables
 from .heal import heal_interrupted
 from .health.anomalies import remarks_on
 from .hosts import require_here
@@ -36,7 +38,8 @@ from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .keys.registry import note_use, sync_recipients
 from .keys.safety import unproven_remark
-from .names import archive_name, manifest_name, signature_name
+from .media import media_folders
+from .names import archive_name, manifest_name, media_name, signature_name
 from .storing import Attempt, Part, Place, discard, plan_places, small_part, store_everywhere
 
 logger = logging.getLogger(__name__)
@@ -209,6 +212,9 @@ def _create_and_prove(
             compression_level=conf.get("ZSTD_LEVEL"),
             compression_workers=conf.get("ZSTD_WORKERS"),
             recipients=[X25519Recipient.parse(each.public) for each in recipients],
+            # What a restore in place does not touch, a safety backup need not hold.
+            media=() if origin or backup.trigger == Backup.Trigger.SAFETY else media_folders(database),
+            databases=database_files(),
         ),
         watch=watch,
         now=timezone.now,
@@ -243,6 +249,11 @@ def store_created(
     """
     database = backup.database
     sealed = seal_manifest(_manifest(backup, created, tables), database=database, actor=actor)
+    if sealed.manifest.media is not None:
+        # Before anything is stored: whoever cleans up after a killed process removes what the row names.
+        backup.media = sealed.manifest.media.as_dict()
+        backup.media_bytes = sealed.manifest.media.archive_bytes
+        backup.save(update_fields=["media", "media_bytes"])
     parts = _parts(backup.archive_name, created, sealed, folder, watch=watch)
     attempts = store_everywhere(backup, places, parts, watch=watch)
     try:
@@ -276,14 +287,15 @@ def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) 
         required_tables=tables,
         failure=reason_of(created.checks),
         software={"django-walsafe": __version__, "sqlite": sqlite3.sqlite_version},
+        media=None if created.media is None else created.media.facts(media_name(backup.archive_name)),
     )
 
 
 def _parts(name: str, created: CreatedArchive, sealed: Sealed, folder: Path, *, watch: Watch) -> list[Part]:
     """The objects of a backup, in the order of publication: those that :func:`.names.stored_names` names."""
 
-    def prove_archive(open_stored: OpenStored) -> list[Check]:
-        checks = prove_stored(open_stored, created.archive, watch=watch)
+    def prove(open_stored: OpenStored, *, written: WrittenStream, prefix: str = "") -> list[Check]:
+        checks = prove_stored(open_stored, written, watch=watch, prefix=prefix)
         if failures(checks):
             raise VerificationError(
                 f"The stored archive does not give back what was written ({reason_of(checks)}).",
@@ -291,13 +303,18 @@ def _parts(name: str, created: CreatedArchive, sealed: Sealed, folder: Path, *, 
             )
         return checks
 
+    parts = [Part(name=name, path=created.archive.path, prove=partial(prove, written=created.archive))]
+    if created.media is not None:
+        stream = created.media.stream
+        prove_media = partial(prove, written=stream, prefix=MEDIA_PREFIX)
+        parts.append(Part(name=media_name(name), path=stream.path, prove=prove_media))
     manifest_checks = [Check(name="manifest", ok=True, evidence=f"SHA-256 {sealed.digest}")]
     signature_checks = [
         Check(name="signature", ok=True, evidence=f"Ed25519, key {sealed.key_id}"),
         Check(name="chain", ok=True, evidence=f"number {sealed.manifest.sequence}"),
     ]
     return [
-        Part(name=name, path=created.archive.path, prove=prove_archive),
+        *parts,
         small_part(manifest_name(name), sealed.content, folder, what="manifest", checks=manifest_checks),
         small_part(signature_name(name), sealed.signature, folder, what="signature", checks=signature_checks),
     ]
@@ -321,7 +338,13 @@ def _record_outcome(
     backup.content_sha256, backup.manifest_sha256 = archive.content_sha256, sealed.digest
     backup.sequence, backup.signing_key_id = sealed.manifest.sequence, sealed.key_id
     backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
-    backup.remarks = [*snapshot.notes, *remarks_on(backup), *([remark] if remark else []), *_missing_at(attempts)]
+    backup.remarks = [
+        *snapshot.notes,
+        *(f"Media: {each}." for each in (created.media.remarks if created.media else ())),
+        *remarks_on(backup),
+        *([remark] if remark else []),
+        *_missing_at(attempts),
+    ]
     backup.is_encrypted, backup.key_ids = bool(archive.recipients), list(archive.recipients)
     backup.pinned_seconds = snapshot.pinned_seconds
     if reason:

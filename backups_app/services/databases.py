@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,6 +20,7 @@ from ..core.errors import InputError, NotFoundError, RefusedError
 from ..core.files import scratch_folder
 from ..core.progress import Watch
 from ..core.sqlite import SIDECAR_SUFFIXES, database_file, open_live, sidecar
+from ..media import checked_folders
 from ..models import Database
 from ..models.database import UNKNOWN_PATH
 from . import audit
@@ -183,11 +184,15 @@ def live_path(database: Database) -> Path:
             f"{database.name!r} has imported archives only, and no live database.", "Name a database under care."
         )
     path = Path(database.path)
-    return path if database.alias else _require_allowed(path)
+    return path if database.alias else require_allowed(path)
 
 
-def _require_allowed(path: Path) -> Path:
-    """The path with links resolved, as it was looked at: what is a link now cannot lead elsewhere later."""
+def require_allowed(path: Path) -> Path:
+    """The path with links resolved, as it was looked at: what is a link now cannot lead elsewhere later.
+
+    Raises:
+        RefusedError: it lies outside of the folders in ROOTS. InputError: it cannot be resolved.
+    """
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as exc:
@@ -202,16 +207,21 @@ def _require_allowed(path: Path) -> Path:
     return resolved
 
 
-def add_database(name: str, path: Path, *, actor: Actor, tables: tuple[str, ...] = ()) -> Database:
-    """Put another SQLite file under care.
+def add_database(
+    name: str, path: Path, *, actor: Actor, tables: tuple[str, ...] = (), media: Sequence[Path] = ()
+) -> Database:
+    """Put another SQLite file under care, with the folders that are to be stored beside it.
 
     Raises:
         InputError: the name or the file cannot be used. NotFoundError: no file is there.
-        RefusedError: the file lies outside BACKUPS["ROOTS"], or name or file are taken.
+        RefusedError: the file or a folder lies outside BACKUPS["ROOTS"], or name or file are taken.
         BusyError: the file stayed locked.
     """
     _require_usable_name(name)
-    resolved = _require_allowed(database_file(_require_allowed(path)))  # it may have become a link in between
+    folders = checked_folders(media)
+    for each in folders:
+        require_allowed(each)
+    resolved = require_allowed(database_file(require_allowed(path)))  # it may have become a link in between
     _require_sqlite(resolved)
     _require_free(name, resolved)
     with transaction.atomic(using=conf.CATALOG_ALIAS):
@@ -219,11 +229,13 @@ def add_database(name: str, path: Path, *, actor: Actor, tables: tuple[str, ...]
             "path": str(resolved),
             "host": conf.host_name(),
             "required_tables": list(tables),
+            "media": [str(each) for each in folders],
             "is_under_care": True,
         }
         Database.objects.filter(name=name, **_KNOWN_FROM_ARCHIVES).update(**facts)
         database, _ = Database.objects.get_or_create(name=name, defaults=facts)
-    audit.record("add-database", actor=actor, database_name=name, detail=str(resolved))
+    beside = f", with {', '.join(map(str, folders))}" if folders else ""
+    audit.record("add-database", actor=actor, database_name=name, detail=f"{resolved}{beside}")
     return database
 
 
@@ -271,16 +283,20 @@ def live_files() -> frozenset[tuple[int, int]]:
 
     The catalogue is among them, and every alias of the site, whether it is under care or not.
     """
-    named = [Path(path) for path in Database.objects.filter(here()).exclude(path="").values_list("path", flat=True)]
-    aliases = [connections.settings[alias] for alias in connections if _vendor(alias) == "sqlite"]
-    named += [Path(_alias_path(facts)) for facts in aliases if facts["NAME"]]
     found = set()
-    for path in named:
+    for path in database_files():
         for each in (path, *(sidecar(path, suffix) for suffix in SIDECAR_SUFFIXES)):
             with suppress(OSError, ValueError):
                 status = each.stat()
                 found.add((status.st_dev, status.st_ino))
     return frozenset(found)
+
+
+def database_files() -> list[Path]:
+    """Every file that may be a live database of this process: under care or not, and the catalogue."""
+    named = [Path(path) for path in Database.objects.filter(here()).exclude(path="").values_list("path", flat=True)]
+    aliases = [connections.settings[alias] for alias in connections if _vendor(alias) == "sqlite"]
+    return named + [Path(_alias_path(facts)) for facts in aliases if facts["NAME"]]
 
 
 def imported_database(name: str) -> Database:

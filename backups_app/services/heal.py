@@ -126,7 +126,7 @@ def _remove_unproven(backup: Backup) -> list[Copy]:
         BackupError: a file on this host is still there.
     """
     # The archives folder in any case: whoever died may have done so before the row of a copy.
-    for name in stored_names(backup.archive_name):
+    for name in stored_names(backup.archive_name, has_media=backup.has_media):
         get_destination(LOCAL).remove(name)
     left: list[Copy] = []
     for copy in backup.copies.exclude(destination=LOCAL):

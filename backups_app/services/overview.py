@@ -31,6 +31,7 @@ DATABASES_PER_PAGE = 16
 
 _DATABASES_PER_QUERY = MOST_ROWS // DAYS
 _GROWTH = timedelta(days=30)
+_STORED = F("archive_bytes") + F("media_bytes")
 _JOBS_SHOWN = 10
 _RUNS_SHOWN = 5
 _DRILL = "drill"
@@ -256,9 +257,7 @@ def _days(
 def stored(*, now: datetime) -> Stored:
     """The bytes of all archives that are there."""
     kept = Backup.objects.filter(state__in=[Backup.State.VERIFIED, Backup.State.FAILED])
-    found = kept.aggregate(
-        total=Sum("archive_bytes"), added=Sum("archive_bytes", filter=Q(created_at__gte=now - _GROWTH))
-    )
+    found = kept.aggregate(total=Sum(_STORED), added=Sum(_STORED, filter=Q(created_at__gte=now - _GROWTH)))
     return Stored(total_bytes=found["total"] or 0, added_bytes=found["added"] or 0)
 
 

@@ -31,6 +31,7 @@ from .audit import Actor
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
+from .names import media_name
 from .removal import finish_removal
 
 _NOT_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
@@ -136,7 +137,7 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
         raise
     pruned.kept.extend(each for each in judged if each.decision.is_kept)
     doomed = [each for each in reversed(judged) if not each.decision.is_kept]  # the oldest first
-    total = sum(each.backup.archive_bytes or 0 for each in doomed)
+    total = sum(each.backup.stored_bytes for each in doomed)
     done = 0
     pruned.failures.extend(blocked.values())
     for each in doomed:
@@ -147,7 +148,7 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
             _remove(each, pruned, actor=actor)
         else:
             pruned.kept.append(each)
-        done += each.backup.archive_bytes or 0
+        done += each.backup.stored_bytes
     return pruned
 
 
@@ -270,16 +271,18 @@ def _is_at_one_of(backup: Backup, places: Mapping[str, object]) -> bool:
 def _require_there(backup: Backup, copy: Copy) -> None:
     try:
         found = reach(copy.destination).size(copy.name)
+        if backup.has_media:
+            found += reach(copy.destination).size(media_name(copy.name))
     except UnreachableError as exc:
         raise UnreachableError(
             f"Nothing was pruned: the backup {backup.pk}, which is to be kept, is not at {copy.destination}. "
             f"{exc.message}",
             exc.hint,
         ) from exc
-    if found != backup.archive_bytes:
+    if found != backup.stored_bytes:
         raise RefusedError(
             f"Nothing was pruned: the backup {backup.pk}, which is to be kept, has {found:,} bytes at "
-            f"{copy.destination} in place of {backup.archive_bytes or 0:,}.",
+            f"{copy.destination} in place of {backup.stored_bytes:,}.",
             f"Run `manage.py backup verify {backup.pk}`, and make a new backup.",
         )
 

@@ -57,7 +57,7 @@ def remove_objects(copy: Copy) -> None:
         BackupError: one of them may be there still.
     """
     destination = reach(copy.destination)
-    for name in stored_names(copy.name):
+    for name in stored_names(copy.name, has_media=copy.backup.has_media):
         destination.remove(name)
 
 

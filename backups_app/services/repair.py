@@ -21,7 +21,7 @@ from ..core.errors import (
 from ..core.fetch import fetch_stored, gives_back
 from ..core.files import scratch_folder
 from ..core.progress import Watch
-from ..core.verify import failures, verify_quick
+from ..core.verify import failures
 from ..destinations import Destination, reach
 from ..models import AuditEvent, Backup, Copy, Job, Recipient, Verification
 from . import audit
@@ -29,7 +29,7 @@ from .audit import Actor
 from .copies import nearest_first, note_failed_attempt, note_success
 from .keys.safety import require_safe_for
 from .names import stored_names
-from .verify import deepest_level, read_manifest, verify_copy
+from .verify import deepest_level, read_manifest, verify_copy, verify_stored_bytes
 
 _NEVER_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
 
@@ -103,7 +103,7 @@ def _is_wanting(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
         return False
     try:
         manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
-        return bool(failures(verify_quick(partial(reach(copy.destination).open, copy.name), manifest, watch=watch)))
+        return bool(failures(verify_stored_bytes(copy, manifest, watch=watch)))
     except UnreachableError:
         return False
     except VerificationError:
@@ -113,9 +113,11 @@ def _is_wanting(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
 def _fetch(backup: Backup, source: Copy, folder: Path, *, watch: Watch) -> list[Path]:
     """The good files, proven by the digests in the catalogue; the signature only where there is one."""
     destination = reach(source.destination)
-    digests = (backup.archive_sha256, backup.manifest_sha256, None)
+    names = stored_names(source.name, has_media=backup.has_media)
+    media = [(str(backup.media["sha256"]), int(backup.media["bytes"]))] if backup.media else []
+    facts = [(backup.archive_sha256, backup.archive_bytes), *media, (backup.manifest_sha256, 0), (None, 0)]
     files: list[Path] = []
-    for name, sha256, size in zip(stored_names(source.name), digests, (backup.archive_bytes, 0, 0), strict=True):
+    for name, (sha256, size) in zip(names, facts, strict=True):
         target = folder / f"{len(files)}.fetched"
         try:
             fetch_stored(partial(destination.open, name), target, size_bytes=size, sha256=sha256, watch=watch)
@@ -134,7 +136,7 @@ def _replace(copy: Copy, files: list[Path], *, watch: Watch) -> None:
         VerificationError: what came back differs; it was removed. BackupError: from the store.
     """
     destination = reach(copy.destination)
-    names = stored_names(copy.name)
+    names = stored_names(copy.name, has_media=copy.backup.has_media)
     if copy.state not in _NEVER_STORED:
         copy.state, copy.reason = Copy.State.REPAIRING, copy.reason or "It is being replaced by a good copy."
         copy.save(update_fields=["state", "reason"])

@@ -14,6 +14,8 @@ from .. import conf
 from ..core.errors import KeyMissingError, VerificationError
 from ..core.files import scratch_folder
 from ..core.manifest import Manifest
+from ..core.media.unpack import PREFIX as MEDIA_PREFIX
+from ..core.media.unpack import verify_media_full, verify_media_quick
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import (
     SITE_CHECK,
@@ -26,7 +28,7 @@ from ..core.verify import (
     verify_full,
     verify_quick,
 )
-from ..destinations import reach
+from ..destinations import Destination, reach
 from ..encryption import Keyring
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Job, Verification
@@ -40,6 +42,7 @@ from .drill import Rehearsal, rehearse
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
+from .names import media_name
 from .signing import check_signature, read_stored_manifest
 
 
@@ -191,26 +194,62 @@ def _check_copy(
 
     open_stored = partial(destination.open, copy.name)
     if level == Verification.Level.QUICK:
-        checks += verify_quick(open_stored, manifest, watch=watch)
+        checks += verify_stored_bytes(copy, manifest, watch=watch)
         return
     try:
         keys = keyring.keys_for(manifest)
     except KeyMissingError:
-        checks += verify_quick(open_stored, manifest, watch=watch)
+        checks += verify_stored_bytes(copy, manifest, watch=watch)
         if failures(checks):  # damage is told apart from a missing key
             return
         raise
-    if level == Verification.Level.DRILL:
-        rehearse(
-            backup.database, manifest, open_stored, checks, rehearsal=rehearsal, scratch=scratch, watch=watch, keys=keys
-        )
-        return
-    tables = required_tables(backup.database)
     try:
-        checks += verify_full(open_stored, manifest, required_tables=tables, scratch=scratch, watch=watch, keys=keys)
+        if level == Verification.Level.DRILL:
+            rehearse(
+                backup.database,
+                manifest,
+                open_stored,
+                checks,
+                rehearsal=rehearsal,
+                scratch=scratch,
+                watch=watch,
+                keys=keys,
+            )
+        else:
+            tables = required_tables(backup.database)
+            checks += verify_full(
+                open_stored, manifest, required_tables=tables, scratch=scratch, watch=watch, keys=keys
+            )
+        if manifest.media is not None:
+            checks += verify_media_full(
+                partial(destination.open, media_name(copy.name)),
+                manifest.media,
+                encryption=manifest.encryption,
+                scratch=scratch,
+                watch=watch,
+                keys=keys,
+            )
     except LockedError as exc:
         checks += exc.checks
         raise
+
+
+def verify_stored_bytes(copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:
+    """Compare the stored bytes of a copy's archives with its manifest.
+
+    Raises:
+        UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
+    """
+    return verify_objects(reach(copy.destination), copy.name, manifest, watch=watch)
+
+
+def verify_objects(destination: Destination, name: str, manifest: Manifest, *, watch: Watch) -> list[Check]:
+    """:func:`verify_stored_bytes` for an archive ``name`` that no row may know."""
+    checks = verify_quick(partial(destination.open, name), manifest, watch=watch)
+    if manifest.media is not None:
+        open_media = partial(destination.open, media_name(name))
+        checks += verify_media_quick(open_media, manifest.media, watch=watch)
+    return checks
 
 
 _NOT_THERE = (Copy.State.PENDING, Copy.State.REFUSED, Copy.State.PRUNED)
@@ -266,4 +305,5 @@ def _passed_deep_proof(backup: Backup) -> bool:
 def _read_what_was_written(verification: Verification) -> bool:
     # What was found in altered or missing bytes says nothing about the right ones.
     found = {check["name"]: check["ok"] or check.get("advisory", False) for check in verification.checks}
-    return found.get(STORED_BYTES, False) and all(found.get(name, True) for name in ("signature", "chain"))
+    others = ("signature", "chain", f"{MEDIA_PREFIX}{STORED_BYTES}")
+    return found.get(STORED_BYTES, False) and all(found.get(name, True) for name in others)

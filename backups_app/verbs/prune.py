@@ -100,7 +100,7 @@ def _print(kept: list[Judged], deleted: list[Judged], output: Output, *, is_dry_
                 each.backup.pk,
                 each.backup.database.name,
                 human_age(now - (each.backup.taken_at or each.backup.created_at)),
-                human_size(each.backup.archive_bytes),
+                human_size(each.backup.stored_bytes),
                 word,
                 each.decision.reason,
             )
@@ -108,5 +108,5 @@ def _print(kept: list[Judged], deleted: list[Judged], output: Output, *, is_dry_
             for each in judged
         ],
     )
-    freed = human_size(sum(each.backup.archive_bytes or 0 for each in deleted))
+    freed = human_size(sum(each.backup.stored_bytes for each in deleted))
     output.line(f"{len(kept)} kept, {len(deleted)} {gone}, {freed} {'would be ' if is_dry_run else ''}freed.")

@@ -22,7 +22,7 @@ from .limits import MOST_ROWS, freshness_limit
 from .space import look_at_disks
 
 _EARLIER = range(1, COMPARED + 1)
-_MEASURES = ("row_count", "size_bytes")
+_MEASURES = ("row_count", "size_bytes", "media")
 
 
 def gather(*, now: datetime) -> Look:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from ...models import Backup, Database, Job, Schedule, Verification
 from ...models.backup import Verdict
@@ -43,6 +44,8 @@ class Sizes:
 
     row_count: int | None
     size_bytes: int | None
+    media: dict[str, Any] | None = None
+    """The folders beside it, as their manifest counted them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,7 +58,8 @@ def _needs(each: DatabaseHealth) -> list[_Need]:
     last = each.last_verified
     # Not the -wal: a large one mostly holds the same pages over and over.
     content = max(each.size_bytes or 0, (last.size_bytes if last else None) or 0)
-    archive = (last.archive_bytes if last else None) or content
+    media = last.media_bytes if last else 0
+    archive = ((last.archive_bytes if last else None) or content) + media
     name = each.database.name
     return [
         # A restore stores a safety backup first; both are unpacked in scratch.

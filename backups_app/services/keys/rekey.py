@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from django.db import transaction
@@ -20,9 +21,12 @@ from ...core.archive import write_archive
 from ...core.create import CreatedArchive
 from ...core.errors import BackupError, InputError, NotFoundError, RefusedError, VerificationError
 from ...core.manifest import Manifest
+from ...core.media.pack import PackedMedia
+from ...core.media.repack import repack_media
 from ...core.progress import ProgressCallback, Watch
 from ...core.snapshot import Snapshot
 from ...core.verify import check_database
+from ...destinations import reach
 from ...encryption import Keyring
 from ...jobs.claim import Claim
 from ...models import AuditEvent, Backup, Copy, Job, Recipient, Restore
@@ -33,6 +37,7 @@ from ..create import new_row, record_run, store_created
 from ..hosts import here, require_here
 from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
+from ..names import media_name
 from ..prune import give_up
 from ..restores.staging import stage_backup
 from ..storing import plan_places
@@ -150,6 +155,7 @@ def _written_anew(
             workers=conf.get("ZSTD_WORKERS"),
             recipients=[X25519Recipient.parse(each.public) for each in recipients],
         )
+        media = _media_anew(backup, folder, recipients, manifest=manifest, keyring=keyring, watch=watch)
         checks = check_database(
             staged, expected=census, required_tables=manifest.required_tables, is_thorough=False, watch=watch
         )
@@ -166,7 +172,36 @@ def _written_anew(
         access="immutable",
         wal_bytes=0,
     )
-    return CreatedArchive(snapshot=snapshot, archive=archive, checks=checks)
+    return CreatedArchive(snapshot=snapshot, archive=archive, checks=checks, media=media)
+
+
+def _media_anew(
+    backup: Backup,
+    folder: Path,
+    recipients: list[Recipient],
+    *,
+    manifest: Manifest,
+    keyring: Keyring,
+    watch: Watch,
+) -> PackedMedia | None:
+    media = manifest.media
+    if media is None:
+        return None
+
+    def repack(copy: Copy) -> PackedMedia:
+        return repack_media(
+            partial(reach(copy.destination).open, media_name(copy.name)),
+            media,
+            folder / "media",
+            encryption=manifest.encryption,
+            keys=keyring.keys_for(manifest),
+            watch=watch,
+            level=conf.get("ZSTD_LEVEL"),
+            workers=conf.get("ZSTD_WORKERS"),
+            recipients=[X25519Recipient.parse(each.public) for each in recipients],
+        )
+
+    return from_first_good_copy(backup, repack)
 
 
 def _replace(old: Backup, new: Backup, *, actor: Actor, is_old_kept: bool) -> None:

@@ -76,6 +76,8 @@ def register(manifest: Manifest, *, digest: str, database: Database, destination
         is_encrypted=manifest.encryption is not None,
         census=manifest.census.as_dict(),
         row_count=manifest.census.rows,
+        media=None if manifest.media is None else manifest.media.as_dict(),
+        media_bytes=0 if manifest.media is None else manifest.media.archive_bytes,
         remarks=[_REMARK],
     )
     copy = Copy(

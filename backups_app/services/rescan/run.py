@@ -15,7 +15,7 @@ from ...core.files import file_lock
 from ...core.manifest import Manifest
 from ...core.progress import ProgressCallback, Watch
 from ...core.ranges import Range, covers, merged, single
-from ...core.verify import failures, reason_of, verify_quick
+from ...core.verify import failures, reason_of
 from ...destinations import LOCAL, Destination, get_destination
 from ...models import Backup, Copy, Database, Verification
 from ...models.backup import Verdict
@@ -24,7 +24,7 @@ from ..chain import adopt_head, head_of
 from ..heal import heal_interrupted
 from ..hosts import here
 from ..signing import trust
-from ..verify import verify_copy
+from ..verify import verify_copy, verify_objects
 from . import judge
 from .known import KnownCopy, copies_elsewhere, is_still_known, known_copies, numbers_elsewhere
 from .outcome import Found, Rescan, record
@@ -209,14 +209,14 @@ class _Run:
     # Each object
 
     def _judge_objects(self, listing: Listing) -> None:
-        total = sum(each.archive_bytes for each in listing.stems.values())
+        total = sum(each.archive_bytes + each.media_bytes for each in listing.stems.values())
         read = 0
         for stem in sorted(listing.stems):
             objects = listing.stems[stem]
             for name in objects.odd:
                 self._find("not_a_plain_file", "It is a link, a pipe or a device.", path=name)
             self._judge_stem(stem, objects)
-            read += objects.archive_bytes
+            read += objects.archive_bytes + objects.media_bytes
             self.watch.report("rescan", read, total)
         for name in sorted(listing.unknown):
             self._find("unknown_file", "It is not named like anything of ours.", path=name)
@@ -250,10 +250,10 @@ class _Run:
                 code, what = ("manifest_deleted", "its manifest") if objects.archive else ("backup_deleted", "it")
                 self._find_known(code, f"The catalogue knows the backup, but {what} is not there.", known)
             self._note_bad(known, is_missing=not objects.archive)
-        elif objects.archive:
+        elif objects.archive or objects.media:
             is_left_over = self.rows.get(_id_in(stem), ("", "unknown"))[1] == ""
             message = "No manifest belongs to this archive."
-            self._find("left_over" if is_left_over else "stray_archive", message, path=objects.archive)
+            self._find("left_over" if is_left_over else "stray_archive", message, path=objects.archive or objects.media)
         elif objects.has_signature:
             self._find("unknown_file", "A signature without a manifest.", path=stem)
 
@@ -286,12 +286,19 @@ class _Run:
 
     def _archive_problem(self, manifest: Manifest, objects: Objects) -> tuple[str, str]:
         """Code and reason of what is wrong with an archive; two empty texts when it is right."""
-        open_stored = partial(self.destination.open, manifest.archive_name)
+        self._judge_media(manifest, objects)
         try:
-            checks = verify_quick(open_stored, manifest, watch=self.quiet)
+            checks = verify_objects(self.destination, manifest.archive_name, manifest, watch=self.quiet)
         except UnreachableError as exc:
-            return ("unreachable" if objects.archive else "archive_deleted"), exc.message
+            return _code_of_absent(manifest, objects), exc.message
         return ("archive_replaced", reason_of(checks)) if failures(checks) else ("", "")
+
+    def _judge_media(self, manifest: Manifest, objects: Objects) -> None:
+        """What lies in the place of an archive of folders, although the manifest names none."""
+        if objects.media and (manifest.media is None or manifest.media.name != objects.media):
+            name = self.names.get(manifest.identity, manifest.database)
+            message = "The manifest knows no archive of media of this name."
+            self._find("stray_archive", message, path=objects.media, backup=manifest.id, database=name)
 
     def _judge_new(self, reading: Reading, stem: str) -> None:
         found = judge.judge_new(reading, stem, keys=self.trust.keys)
@@ -424,7 +431,7 @@ class _Run:
                 copy.stored_at = stored_at
         judged = self._verify(row, copy)
         if judged.verdict == Verdict.UNREACHABLE:
-            return ("unreachable" if objects.archive else "archive_deleted"), judged.reason, judged.verdict
+            return _code_of_absent(manifest, objects), judged.reason, judged.verdict
         return "archive_replaced", judged.reason, judged.verdict
 
     # Verdicts
@@ -443,3 +450,9 @@ class _Run:
 
 def _id_in(stem: str) -> str:
     return stem.rpartition("-")[2][:32]
+
+
+def _code_of_absent(manifest: Manifest, objects: Objects) -> str:
+    """The finding about an archive that cannot be read: it is not there, or its store does not answer."""
+    is_there = bool(objects.archive) and (manifest.media is None or bool(objects.media))
+    return "unreachable" if is_there else "archive_deleted"

@@ -14,6 +14,7 @@ from ...core.signature import SIGNATURE_BYTES, PublicKey
 from ...destinations import Destination
 
 ARCHIVE_SUFFIXES = (archives.SUFFIX, f"{archives.SUFFIX}.age")
+MEDIA_SUFFIXES = (archives.MEDIA_SUFFIX, f"{archives.MEDIA_SUFFIX}.age")
 
 
 @dataclass(slots=True)
@@ -22,6 +23,8 @@ class Objects:
 
     archive: str = ""
     archive_bytes: int = 0
+    media: str = ""
+    media_bytes: int = 0
     has_manifest: bool = False
     has_signature: bool = False
     odd: list[str] = field(default_factory=list)
@@ -57,13 +60,15 @@ def list_store(destination: Destination) -> Listing:
             objects.has_manifest = True
         elif suffix == signatures.SUFFIX:
             objects.has_signature = True
+        elif suffix in MEDIA_SUFFIXES:
+            objects.media, objects.media_bytes = found.name, found.size_bytes
         else:
             objects.archive, objects.archive_bytes = found.name, found.size_bytes
     return listing
 
 
 def _split(name: str) -> tuple[str, str]:
-    for suffix in (manifests.SUFFIX, signatures.SUFFIX, *reversed(ARCHIVE_SUFFIXES)):
+    for suffix in (manifests.SUFFIX, signatures.SUFFIX, *reversed(ARCHIVE_SUFFIXES), *reversed(MEDIA_SUFFIXES)):
         if name.endswith(suffix) and len(name) > len(suffix):
             return name.removesuffix(suffix), suffix
     return name, ""

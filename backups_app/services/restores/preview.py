@@ -27,6 +27,7 @@ from ...encryption import Keyring
 from ...models import Backup, Database
 from ..databases import live_path
 from ..hosts import require_here
+from ..media import untouched_note
 from ..signing import signature_problem
 from .guards import Facts, Objection, objections
 from .staging import stage_backup
@@ -152,6 +153,8 @@ def _blocked_seconds(facts: Facts) -> float:
 
 def _warnings(facts: Facts) -> list[str]:
     found: list[str] = []
+    if facts.backup.has_media:
+        found.append(untouched_note(facts.backup))
     if facts.safety_recipients and facts.can_open_safety:
         found.append("The safety backup will be encrypted: an undo needs the identity too.")
     if _blocked_seconds(facts) < _USUAL_TIMEOUT_SECONDS:
