@@ -32,6 +32,9 @@ else:
 SUFFIX = ".sqlite3.zst"
 """End of an archive's name; an encrypted one has :data:`age.SUFFIX` after it."""
 
+DELTA_SUFFIX = ".sqlite3.delta.zst"
+"""The same for an archive of changed pages only (``core/delta.py``)."""
+
 ENCRYPTION = "age"
 """What a manifest calls the encryption of an archive."""
 
@@ -98,9 +101,12 @@ class WrittenArchive:
     """SHA-256 of the stored file."""
     content_bytes: int
     sha256: str
-    """SHA-256 of the database file inside."""
+    """SHA-256 of the database file that a restore gives."""
     content_sha256: str
-    """:class:`ContentDigest` of the database file inside."""
+    """:class:`ContentDigest` of that file."""
+    packed_bytes: int
+    packed_sha256: str
+    """SHA-256 of what was compressed: that file, or the changed pages of it."""
     recipients: tuple[str, ...] = ()
     """Who can open it; nobody needs to when it is empty."""
     file_key: FileKey | None = field(default=None, repr=False, compare=False)
@@ -136,7 +142,7 @@ class ReadArchive:
 
 def stem_of(name: str) -> str:
     """The name of an archive without what tells its format."""
-    return name.removesuffix(age.SUFFIX).removesuffix(SUFFIX)
+    return name.removesuffix(age.SUFFIX).removesuffix(SUFFIX).removesuffix(DELTA_SUFFIX)
 
 
 def read_chunks(stream: BinaryIO, *, phase: str, total_bytes: int, watch: Watch) -> Iterator[bytes]:
@@ -231,24 +237,75 @@ def write_archive(
         InputError: the recipients cannot be used together.
         DiskFullError, BackupError: from the disk. CancelledError, DeadlineError: from ``watch``.
     """
-    plain, content, stored = hashlib.sha256(), ContentDigest(), hashlib.sha256()
+    plain, content = hashlib.sha256(), ContentDigest()
     content_bytes = snapshot.stat().st_size
-    file_key = FileKey.generate() if recipients else None
 
     def hash_plain(piece: bytes) -> None:
         plain.update(piece)
         content.update(piece)
 
-    def hashed(pieces: Iterator[bytes], hashing: Background) -> Iterator[bytes]:
+    with translated(f"writing the archive {destination.name}"), open(snapshot, "rb", buffering=0) as source:
+        packed = pack(
+            read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch),
+            destination,
+            size_bytes=content_bytes,
+            on_piece=hash_plain,
+            level=level,
+            workers=workers,
+            recipients=recipients,
+        )
+    return WrittenArchive(
+        path=destination,
+        archive_bytes=packed.archive_bytes,
+        archive_sha256=packed.archive_sha256,
+        content_bytes=content_bytes,
+        sha256=plain.hexdigest(),
+        content_sha256=content.hexdigest(),
+        packed_bytes=content_bytes,
+        packed_sha256=plain.hexdigest(),
+        recipients=tuple(str(each) for each in recipients),
+        file_key=packed.file_key,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """A stored file just written."""
+
+    archive_bytes: int
+    archive_sha256: str
+    file_key: FileKey | None = field(repr=False, compare=False)
+
+
+def pack(
+    pieces: Iterator[bytes],
+    destination: Path,
+    *,
+    size_bytes: int,
+    on_piece: Callable[[bytes], object],
+    level: int,
+    workers: int,
+    recipients: Sequence[Recipient],
+) -> Packed:
+    """Compress ``pieces``, which are ``size_bytes`` together, into the new private file ``destination``.
+
+    ``on_piece`` gets each piece in another thread, in order. The rest is as in :func:`write_archive`.
+
+    Raises: as :func:`write_archive`.
+    """
+    stored = hashlib.sha256()
+    archive_bytes = 0
+    file_key = FileKey.generate() if recipients else None
+
+    def heard(pieces: Iterator[bytes], hashing: Background) -> Iterator[bytes]:
         for piece in pieces:
-            hashing.submit(hash_plain, piece)
+            hashing.submit(on_piece, piece)
             yield piece
 
     with translated(f"writing the archive {destination.name}"):
         descriptor = create_private_file(destination)
         try:
-            with open(descriptor, "wb", buffering=0) as target, open(snapshot, "rb", buffering=0) as source:
-                archive_bytes = 0
+            with open(descriptor, "wb", buffering=0) as target:
                 synced = SyncedWriter(target)
 
                 def keep(piece: bytes) -> None:
@@ -256,9 +313,8 @@ def write_archive(
                     synced.write(piece)
 
                 with Background() as hashing, Background() as writing:
-                    pieces = read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch)
-                    pieces = hashed(pieces, hashing)
-                    pieces = compress(pieces, level=level, workers=workers, size_bytes=content_bytes)
+                    pieces = heard(pieces, hashing)
+                    pieces = compress(pieces, level=level, workers=workers, size_bytes=size_bytes)
                     if file_key is not None:
                         pieces = age.encrypt(pieces, recipients=recipients, file_key=file_key)
                     for piece in pieces:
@@ -268,16 +324,7 @@ def write_archive(
         except BaseException:
             destination.unlink(missing_ok=True)
             raise
-    return WrittenArchive(
-        path=destination,
-        archive_bytes=archive_bytes,
-        archive_sha256=stored.hexdigest(),
-        content_bytes=content_bytes,
-        sha256=plain.hexdigest(),
-        content_sha256=content.hexdigest(),
-        recipients=tuple(str(each) for each in recipients),
-        file_key=file_key,
-    )
+    return Packed(archive_bytes=archive_bytes, archive_sha256=stored.hexdigest(), file_key=file_key)
 
 
 def write_all(target: BinaryIO, piece: bytes) -> None:

@@ -6,6 +6,8 @@ digest can stand for its content.
 
 Manifests are a chain per database: each has a number, names the digest of the one before, and is
 signed (``core/signature.py``). Those of format 1 come from before that: they are read, and unsigned.
+Format 3 is format 2 with the keys ``media`` and ``delta``, of which one at least is not null; what needs
+neither is written in format 2.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from .signature import PublicKey
 
 SUFFIX = ".manifest.json"
 TYPE = "django-walsafe/backup"
-FORMAT = 2
+FORMAT = 3
+PLAIN_FORMAT = 2
 UNSIGNED_FORMAT = 1
 MAX_BYTES = 32 << 20
 """Largest manifest that is read: a census of 65,000 tables fits many times."""
@@ -42,6 +45,83 @@ def canonical(document: Any) -> bytes:
 def utc_text(moment: datetime) -> str:
     """ISO 8601 in UTC with microseconds and a ``Z``."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+MAX_POSITION = 1000
+"""Longest chain of deltas that is read or written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """What an archive that holds only changed pages builds on, and what it gives (``core/delta.py``)."""
+
+    base: str
+    """Id of the backup whose archive it builds on."""
+    base_name: str
+    base_archive_sha256: str
+    base_sha256: str
+    """SHA-256 of the database file that the pages are put into."""
+    position: int
+    """How many deltas there are from the full archive up to this one, which is counted."""
+    links_sha256: str
+    """One digest for all archives from the full one up to this one: :func:`links_digest`."""
+    page_size: int
+    pages: int
+    """How many pages it holds."""
+    pages_sha256: str
+    """Root of the page digests of the database file that comes out."""
+    bytes: int
+    """Size of the tar inside."""
+    sha256: str
+    """Its SHA-256."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The section as JSON types."""
+        return {
+            "base": {
+                "id": self.base,
+                "name": self.base_name,
+                "archive_sha256": self.base_archive_sha256,
+                "sha256": self.base_sha256,
+            },
+            "position": self.position,
+            "links_sha256": self.links_sha256,
+            "page_size": self.page_size,
+            "pages": self.pages,
+            "pages_sha256": self.pages_sha256,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+        }
+
+    @classmethod
+    def from_dict(cls, found: Any) -> Delta:
+        """Read what :meth:`as_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is malformed.
+        """
+        base = found["base"]
+        delta = cls(
+            base=_text(base["id"]),
+            base_name=_text(base["name"]),
+            base_archive_sha256=_digest(base["archive_sha256"]),
+            base_sha256=_digest(base["sha256"]),
+            position=_number(found["position"]),
+            links_sha256=_digest(found["links_sha256"]),
+            page_size=_number(found["page_size"]),
+            pages=_size(found["pages"]),
+            pages_sha256=_digest(found["pages_sha256"]),
+            bytes=_number(found["bytes"]),
+            sha256=_digest(found["sha256"]),
+        )
+        if delta.position > MAX_POSITION:
+            raise ValueError("a chain that long is not read")
+        return delta
+
+
+def links_digest(archive_sha256: str, *, below: str = "") -> str:
+    """One digest for a chain of archives: of a full one its own, else that of the chain below and its own."""
+    return hashlib.sha256(f"{below}{archive_sha256}".encode()).hexdigest() if below else archive_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +158,13 @@ class Manifest:
     public_key: str = ""
     """The key that signs it, as :attr:`PublicKey.text`; empty in format 1."""
     software: dict[str, str] = field(default_factory=dict)
+    delta: Delta | None = None
+    """The archive holds only pages that changed; None for a full one."""
+
+    @property
+    def links_sha256(self) -> str:
+        """What an approval is bound to: one digest for every archive that a restore reads."""
+        return self.archive_sha256 if self.delta is None else self.delta.links_sha256
 
     @property
     def is_signed(self) -> bool:
@@ -104,11 +191,14 @@ class Manifest:
                 "key_id": self.key.key_id,
                 "public_key": self.public_key,
             }
+        # In full archives nothing of it is written: their manifests stay as they were, byte for byte.
+        parts = {} if self.delta is None else {"media": None, "delta": self.delta.as_dict()}
         return canonical(
             {
                 "type": TYPE,
-                "format": FORMAT if self.is_signed else UNSIGNED_FORMAT,
+                "format": (FORMAT if parts else PLAIN_FORMAT) if self.is_signed else UNSIGNED_FORMAT,
                 **chain,
+                **parts,
                 "id": self.id,
                 "database": self.database,
                 "identity": self.identity,
@@ -147,7 +237,7 @@ class Manifest:
         document = _parse(content)
         if document.get("type") != TYPE:
             raise _unreadable(f"its type is not {TYPE}")
-        if document.get("format") not in (FORMAT, UNSIGNED_FORMAT):
+        if document.get("format") not in (FORMAT, PLAIN_FORMAT, UNSIGNED_FORMAT):
             raise _unreadable(f"its format is {document.get('format')!r}, this version reads up to {FORMAT}")
         try:
             archive, snapshot = document["archive"], document["snapshot"]
@@ -172,7 +262,8 @@ class Manifest:
                 required_tables=tuple(_text(name) for name in document["required_tables"]),
                 previous=None if document["previous"] is None else _digest(document["previous"]),
                 software={_text(key): _text(value) for key, value in document["software"].items()},
-                **(_chain_fields(document) if document["format"] == FORMAT else {}),
+                **(_chain_fields(document) if document["format"] != UNSIGNED_FORMAT else {}),
+                **(_part_fields(document) if document["format"] == FORMAT else {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as exc:
             raise _unreadable(f"a field is missing or malformed ({exc})") from exc
@@ -193,6 +284,12 @@ def _chain_fields(document: dict[str, Any]) -> dict[str, Any]:
         "pruned": ranges_from(document["pruned"]),
         "public_key": PublicKey.from_text(_text(document["public_key"])).text,
     }
+
+
+def _part_fields(document: dict[str, Any]) -> dict[str, Any]:
+    if document["media"] is not None:
+        raise ValueError("this version knows no media")
+    return {"delta": None if document["delta"] is None else Delta.from_dict(document["delta"])}
 
 
 def ranges_from(found: Any) -> tuple[Range, ...]:
