@@ -20,10 +20,11 @@ from django.core.checks import Warning as CheckWarning
 from django.core.exceptions import ImproperlyConfigured
 
 from . import conf, encryption
-from .core.errors import BackupError
+from .core.errors import BackupError, RefusedError
 from .core.retention import RULES
 from .core.site_checks import find_site_check
 from .core.sqlite import has_wal_reset_bug
+from .destinations import LOCAL, get_destination, local_folders
 
 TAG = "backups"
 
@@ -90,6 +91,14 @@ def _is_number(value: object) -> bool:
 
 def _is_list_of_paths(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(each, str | Path) and str(each) for each in value)
+
+
+def _is_list_of_names(value: object) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(each, str) and 0 < len(each) <= 100 for each in value)
+    )
 
 
 def _is_table_map(value: object) -> bool:
@@ -181,6 +190,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ANOMALY_PERCENT": (lambda value: _is_number(value) and 0 < value <= 100, "a percentage above 0, at most 100"),
     "WAL_LIMIT_BYTES": (lambda value: isinstance(value, int) and value > 0, "a number of bytes above 0"),
     "METRICS_TOKEN": (lambda value: value in (None, "") or conf.is_token(value), "at least 16 visible characters"),
+    "DESTINATIONS": (_is_list_of_names, 'a list of names, such as ["local"]'),
     "ZSTD_LEVEL": (lambda value: isinstance(value, int) and 1 <= value <= 19, "a whole number from 1 to 19"),
     "ZSTD_WORKERS": (lambda value: isinstance(value, int) and 0 <= value <= 16, "a whole number from 0 to 16"),
 }
@@ -239,13 +249,38 @@ def check_home(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[
         if not public:
             continue
         folder = Path(public).expanduser().absolute()
-        if any(own == folder or folder in own.parents for own in (conf.archives_folder(), home / "state")):
+        if any(own == folder or folder in own.parents for own in (*_archive_folders(), home / "state")):
             found.append(
                 Error(
                     f"The archives would lie inside {name}, which a web server hands out.",
-                    hint="Move BACKUPS['HOME'] out of it.",
+                    hint="Move BACKUPS['HOME'], or the folder of that destination, out of it.",
                     id="backups.E007",
                 )
+            )
+    return found
+
+
+def _archive_folders() -> list[Path]:
+    folders = [conf.archives_folder()]
+    with suppress(TypeError, ValueError):  # check_settings has said so
+        folders += [folder.absolute() for folder in local_folders().values()]
+    return folders
+
+
+@register(TAG)
+def check_destinations(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """Every destination that backups go to can be made."""
+    given = getattr(settings, "BACKUPS", {})
+    names = given.get("DESTINATIONS", [LOCAL]) if isinstance(given, dict) else [LOCAL]
+    if not _is_list_of_names(names):
+        return []  # said by check_settings
+    found: list[CheckMessage] = []
+    for name in dict.fromkeys(names):
+        try:
+            get_destination(name)
+        except RefusedError as exc:
+            found.append(
+                Error(f"BACKUPS['DESTINATIONS'] names {name!r}: {exc.message}", hint=exc.hint, id="backups.E060")
             )
     return found
 

@@ -21,6 +21,8 @@ CATALOG_ALIAS = "catalog"
 DEFAULTS: dict[str, Any] = {
     # Folder for archives/, scratch/ and state/. Default: $BACKUPS_HOME, else var/ beside manage.py.
     "HOME": None,
+    # Where each backup is stored: "local" (the folder archives/), and names of STORAGES.
+    "DESTINATIONS": ["local"],
     # Folders below which `backup add-database` accepts files. Default: none.
     "ROOTS": [],
     # Tables that must hold rows, per database name: {"default": ["auth_user"]}.
@@ -134,6 +136,11 @@ def is_catalog_local() -> bool:
 def archives_folder() -> Path:
     """Where the built-in destination ``local`` keeps its archives."""
     return home() / "archives"
+
+
+def destinations() -> list[str]:
+    """Names of the places where backups are stored, in order, unless a database says otherwise."""
+    return list(dict.fromkeys(str(each) for each in get("DESTINATIONS")))
 
 
 def scratch_folder() -> Path:

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from backups_app.core.sqlite import has_wal_reset_bug
 
 from .home import load_secret_key, prepare_home
+from .s3 import s3_storage
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = prepare_home(Path(os.environ.get("BACKUPS_HOME") or BASE_DIR / "var").expanduser().absolute())
@@ -159,6 +160,23 @@ DEFAULT_FROM_EMAIL = os.environ.get("DJANGO_DEFAULT_FROM_EMAIL", "backups@localh
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True  # served from the packages: no collectstatic step
 
+STORAGES: dict[str, dict[str, object]] = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
+_destinations = ["local"]
+if os.environ.get("BACKUPS_S3_BUCKET"):
+    # A second place for every backup: a bucket of any S3-compatible store. See docs/destinations.md.
+    STORAGES["s3"] = s3_storage(
+        bucket=os.environ["BACKUPS_S3_BUCKET"].strip(),
+        prefix=os.environ.get("BACKUPS_S3_PREFIX", ""),
+        endpoint_url=os.environ.get("BACKUPS_S3_ENDPOINT_URL", ""),
+        region=os.environ.get("BACKUPS_S3_REGION", ""),
+        access_key=_secret("BACKUPS_S3_ACCESS_KEY_ID"),
+        secret_key=_secret("BACKUPS_S3_SECRET_ACCESS_KEY"),
+    )
+    _destinations.append("s3")
+
 LOGIN_URL = "admin:login"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
@@ -167,6 +185,7 @@ BACKUPS = {
     "HOME": HOME,
     "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
     "NOTIFY_EMAILS": _words("BACKUPS_NOTIFY_EMAILS"),
+    "DESTINATIONS": _words("BACKUPS_DESTINATIONS") or _destinations,
     "TRIAGE_ROOTS": _words("BACKUPS_TRIAGE_ROOTS", os.pathsep),
     "TRIAGE_KEY_FILES": _words("BACKUPS_TRIAGE_KEY_FILES", os.pathsep),
 }

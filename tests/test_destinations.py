@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def draft(tmp_path: Path) -> Callable[..., Path]:
     """A function that writes a private source file."""
 
     def make(content: bytes = b"content") -> Path:
-        path = tmp_path / "draft"
+        path = tmp_path / f"draft-{uuid.uuid4().hex}"
         path.write_bytes(content)
         path.chmod(0o600)
         return path
@@ -48,7 +49,7 @@ def test_what_was_stored_is_read_back(destination: LocalDestination, root: Path,
     destination.store(source, NAME)
     assert read(destination) == b"content"
     assert bytes_in(root) == {NAME: b"content"}
-    assert not source.exists(), "the source is used up"
+    assert source.read_bytes() == b"content", "the next destination needs it too"
 
 
 def test_folders_and_objects_are_private(destination: LocalDestination, root: Path, draft: Callable[..., Path]):
@@ -145,7 +146,7 @@ def test_another_file_system_gets_a_whole_private_object(tmp_path: Path, draft: 
         assert read(destination) == b"x" * 1_500_000
         assert (disk / "archives" / NAME).stat().st_mode & 0o777 == 0o600
         assert names_in(disk / "archives" / ".incoming") == set()
-        assert not source.exists()
+        assert source.exists()
 
 
 def test_a_full_file_system_gets_nothing(tmp_path: Path, draft: Callable[..., Path]):

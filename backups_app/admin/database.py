@@ -24,6 +24,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from .. import conf
 from ..core.errors import BackupError
 from ..models import Backup, Database, Job
 from ..services import overview
@@ -52,11 +53,25 @@ class TableNamesField(forms.JSONField):
 class PolicyForm(ModelForm):
     """What a person may decide about a database."""
 
+    destinations = forms.MultipleChoiceField(
+        label=gettext_lazy("destinations"),
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text=gettext_lazy("Where its backups are stored. None chosen: as in the setting DESTINATIONS."),
+    )
+
     class Meta:
         model = Database
-        fields = ["required_tables", "freshness_hours", *Database.KEEP_FIELDS]
+        fields = ["required_tables", "freshness_hours", "destinations", *Database.KEEP_FIELDS]
         field_classes = {"required_tables": TableNamesField}
         widgets = {"required_tables": forms.Textarea(attrs={"rows": 3, "cols": 60})}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "destinations" in self.fields:
+            # One that is gone from the settings can still be seen and taken away.
+            names = [*conf.destinations(), *map(str, self.instance.destinations)]
+            self.fields["destinations"].choices = [(name, name) for name in dict.fromkeys(names)]  # type: ignore[attr-defined]
 
     def clean_required_tables(self) -> list[str]:
         """A list of table names."""
@@ -118,7 +133,7 @@ class DatabaseAdmin(CatalogAdmin):
     fieldsets = [
         (None, {"fields": ["health", "last_verified", "rows", "size", "path"]}),
         (gettext_lazy("Last days"), {"fields": ["last_days"]}),
-        (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours"]}),
+        (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours", "destinations"]}),
         (
             gettext_lazy("Retention"),
             {
@@ -166,6 +181,7 @@ class DatabaseAdmin(CatalogAdmin):
             required_tables=form.cleaned_data["required_tables"],
             freshness_hours=form.cleaned_data["freshness_hours"],
             retention=form.rules,
+            destinations=form.cleaned_data["destinations"],
             actor=Actor.of(request.user),
         )
 

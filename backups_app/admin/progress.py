@@ -22,6 +22,8 @@ _LINKED_ROWS = 20
 _PHASES = {
     "copy": gettext_lazy("Copying"),
     "compress": gettext_lazy("Checking and compressing"),
+    "store": gettext_lazy("Storing"),
+    "fetch": gettext_lazy("Fetching a good copy"),
     "read back": gettext_lazy("Reading the stored copy back"),
     "read": gettext_lazy("Reading the stored copy"),
     "unpack": gettext_lazy("Unpacking"),
@@ -38,6 +40,7 @@ _RUNNING = {
     Job.Kind.PRUNE: gettext_lazy("Backups that the policy no longer keeps are being removed."),
     Job.Kind.TRIAGE: gettext_lazy("Archives are being judged."),
     Job.Kind.DRILL: gettext_lazy("A restore is being rehearsed, away from the live database."),
+    Job.Kind.COPY: gettext_lazy("Copies that could not be stored are stored again."),
 }
 
 _ENDED = {

@@ -185,21 +185,47 @@ def publish_new_file(temporary: Path, target: Path) -> None:
             taken back, since its name may not be durable.
     """
     with translated(f"publishing {target.name}"):
-        try:
-            os.link(temporary, target)
-        except FileExistsError as exc:
-            raise RefusedError(f"{target} exists already; it was not touched.", "Choose a new file name.") from exc
-        except OSError as exc:
-            if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
-                raise
-            _rename_new(temporary, target)  # a file system without hard links
-        try:
+        if not _link_new(temporary, target):
+            _rename_new(temporary, target)
+        with _taken_back_on_error(target):
             temporary.unlink(missing_ok=True)
             sync_folder(target.parent)
-        except BaseException:
-            with suppress(OSError):
-                target.unlink()
+
+
+def publish_linked_file(source: Path, target: Path) -> bool:
+    """:func:`publish_new_file` that leaves ``source`` where it is, as another name of the same file.
+
+    False when the file system has no hard links; nothing was done then.
+    """
+    with translated(f"publishing {target.name}"):
+        if not _link_new(source, target):
+            return False
+        with _taken_back_on_error(target):
+            sync_folder(target.parent)
+    return True
+
+
+def _link_new(source: Path, target: Path) -> bool:
+    """Link a file to a new name; False on a file system without hard links."""
+    try:
+        os.link(source, target)
+    except FileExistsError as exc:
+        raise RefusedError(f"{target} exists already; it was not touched.", "Choose a new file name.") from exc
+    except OSError as exc:
+        if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise
+        return False
+    return True
+
+
+@contextmanager
+def _taken_back_on_error(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            target.unlink()
+        raise
 
 
 def _rename_new(temporary: Path, target: Path) -> None:

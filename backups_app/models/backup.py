@@ -207,10 +207,14 @@ class Copy(models.Model):
         UNREACHABLE = "unreachable", _("unreachable")
         KEY_MISSING = "key_missing", _("key missing")
         REPAIRING = "repairing", _("being repaired")
+        REFUSED = "refused", _("refused")
         PRUNED = "pruned", _("pruned")
 
     STORED_STATES = (State.VERIFIED, State.FAILED, State.UNREACHABLE, State.KEY_MISSING)
     """There is an archive to look at, or was when somebody looked last."""
+
+    WAITING_STATES = (State.PENDING, State.REPAIRING)
+    """It is to be stored, or stored again, from a good copy."""
 
     backup = models.ForeignKey(Backup, on_delete=models.CASCADE, related_name="copies", verbose_name=_("backup"))
     destination = models.CharField(_("destination"), max_length=100)
@@ -219,6 +223,12 @@ class Copy(models.Model):
     reason = models.TextField(_("reason"), blank=True)
     stored_at = models.DateTimeField(_("stored"), null=True, blank=True)
     checked_at = models.DateTimeField(_("last checked"), null=True, blank=True)
+    attempts = models.PositiveIntegerField(
+        _("failed attempts"), default=0, help_text=_("To store it, or to remove it, since the last success.")
+    )
+    retry_at = models.DateTimeField(
+        _("next attempt"), null=True, blank=True, help_text=_("Not before then, unless somebody asks.")
+    )
 
     class Meta:
         verbose_name = _("copy")
@@ -231,7 +241,16 @@ class Copy(models.Model):
             models.UniqueConstraint(fields=["destination", "name"], name="copy_name_is_never_reused"),
             models.CheckConstraint(
                 condition=Q(
-                    state__in=["pending", "verified", "failed", "unreachable", "key_missing", "repairing", "pruned"]
+                    state__in=[
+                        "pending",
+                        "verified",
+                        "failed",
+                        "unreachable",
+                        "key_missing",
+                        "repairing",
+                        "refused",
+                        "pruned",
+                    ]
                 ),
                 name="copy_state_is_known",
             ),

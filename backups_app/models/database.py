@@ -38,6 +38,12 @@ class Database(models.Model):
         blank=True,
         help_text=_('Tables that must hold rows for a backup to be verified, as a list: ["auth_user"].'),
     )
+    destinations = models.JSONField(
+        _("destinations"),
+        default=list,
+        blank=True,
+        help_text=_("Where its backups are stored. None chosen: as in the setting DESTINATIONS."),
+    )
     freshness_hours = models.PositiveIntegerField(
         _("freshness limit (hours)"),
         null=True,

@@ -30,6 +30,7 @@ class Job(models.Model):
         PRUNE = "prune", _("prune")
         TRIAGE = "triage", _("triage")
         DRILL = "drill", _("drill")
+        COPY = "copy", _("copy")
 
     class State(models.TextChoices):
         QUEUED = "queued", _("queued")
@@ -107,7 +108,7 @@ class Job(models.Model):
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
-                condition=Q(kind__in=["create", "verify", "restore", "prune", "triage", "drill"]),
+                condition=Q(kind__in=["create", "verify", "restore", "prune", "triage", "drill", "copy"]),
                 name="job_kind_is_known",
             ),
             models.CheckConstraint(

@@ -20,6 +20,7 @@ from .health.watch import watch
 from .jobs.attend import look_at_workers, wake_waiting
 from .jobs.reap import reap_jobs
 from .notifications import send_due
+from .recopy import ask_recopies
 from .restores import expire_restores
 from .schedules import fire_due
 
@@ -82,6 +83,10 @@ def _settle_dead(_ticked: Ticked, _now: datetime) -> None:
     reap_jobs()
 
 
+def _ask_recopies(_ticked: Ticked, now: datetime) -> None:
+    ask_recopies(now=now)
+
+
 def _wake_waiting(_ticked: Ticked, now: datetime) -> None:
     wake_waiting(now=now)
 
@@ -102,6 +107,7 @@ DUTIES: tuple[tuple[str, Duty], ...] = (
     ("Settling the jobs of dead workers", _settle_dead),
     ("Firing schedules", _fire_schedules),
     ("Waking workers", _wake_waiting),
+    ("Asking for copies that wait", _ask_recopies),
     ("Closing requests that expired", _expire_requests),
     ("Watching the health", _watch_health),
     ("Sending notifications", _send_notifications),

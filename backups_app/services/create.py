@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,14 +15,13 @@ from django.utils import timezone
 
 from .. import __version__, conf
 from ..core.age import FileKey, X25519Recipient
-from ..core.archive import ENCRYPTION, read_at_most
+from ..core.archive import ENCRYPTION, OpenStored
 from ..core.create import CreatedArchive, CreateOptions, create_archive, prove_stored
 from ..core.errors import BackupError, CancelledError, UnreachableError, VerificationError, translated
-from ..core.files import scratch_folder, write_synced
+from ..core.files import scratch_folder
 from ..core.manifest import Manifest
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check, failures, reason_of
-from ..destinations import LOCAL, LocalDestination, get_destination
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Database, Job, Recipient, Verification
 from ..models.backup import Verdict, new_backup_id
@@ -35,8 +34,9 @@ from .health.anomalies import remarks_on
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .keys.registry import note_use, sync_recipients
-from .keys.safety import require_safe_for, unproven_remark
-from .names import archive_name, manifest_name, signature_name, stored_names
+from .keys.safety import unproven_remark
+from .names import archive_name, manifest_name, signature_name
+from .storing import Attempt, Part, Place, discard, plan_places, small_part, store_everywhere
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ def _create_and_prove(
     on_file_key: Callable[[FileKey], object] | None,
 ) -> None:
     database = backup.database
-    require_safe_for(get_destination(LOCAL), recipients, now=timezone.now())  # before any work
+    places = plan_places(database, recipients, now=timezone.now())  # before any work
     # A safety backup must be had of whatever is there: that may be why somebody restores.
     tables = () if backup.trigger == Backup.Trigger.SAFETY else required_tables(database)
     created = create_archive(
@@ -211,7 +211,7 @@ def _create_and_prove(
     if origin:
         created = replace(created, snapshot=replace(created.snapshot, taken_at=origin.taken_at))
     remark = unproven_remark(recipients, now=timezone.now())
-    store_created(backup, created, tables, folder, actor=actor, watch=watch, remark=remark)
+    store_created(backup, created, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
     if on_file_key is not None and created.archive.file_key is not None:
         on_file_key(created.archive.file_key)
 
@@ -222,38 +222,28 @@ def store_created(
     tables: tuple[str, ...],
     folder: Path,
     *,
+    places: Sequence[Place],
     actor: Actor,
     watch: Watch,
     remark: str = "",
 ) -> None:
     """Store an archive just made with its signed manifest, prove what is stored, and record the outcome.
 
-    For the owner of the database's job: the manifest is the next one of its chain.
+    It is sealed once and stored at each of ``places``; one proven copy is enough. For the owner of
+    the database's job: the manifest is the next one of its chain.
 
     Raises:
-        VerificationError: what is stored is not what was made. BackupError: from the store.
+        VerificationError: what is stored is not what was made. BackupError: from the stores.
         Nothing of it is left then.
     """
     database = backup.database
     sealed = seal_manifest(_manifest(backup, created, tables), database=database, actor=actor)
-    destination = get_destination(LOCAL)
-    copy = Copy.objects.create(backup=backup, destination=destination.name, name=backup.archive_name)
-    started_at = timezone.now()
+    parts = _parts(backup.archive_name, created, sealed, folder, watch=watch)
+    attempts = store_everywhere(backup, places, parts, watch=watch)
     try:
-        stored_checks = _store_and_prove(destination, backup.archive_name, created, sealed, folder, watch=watch)
-        _record_outcome(
-            backup,
-            copy,
-            created=created,
-            sealed=sealed,
-            checks=created.checks + stored_checks,
-            started_at=started_at,
-            actor=actor,
-            remark=remark,
-        )
+        _record_outcome(backup, attempts, created=created, sealed=sealed, actor=actor, remark=remark)
     except BaseException:
-        _remove(destination, backup.archive_name)
-        copy.delete()
+        discard(attempts)
         backup.refresh_from_db()  # a half-recorded outcome must not show on the failed row
         raise
     advance_head(sealed, database=database)
@@ -284,68 +274,41 @@ def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) 
     )
 
 
-def _store_and_prove(
-    destination: LocalDestination,
-    name: str,
-    created: CreatedArchive,
-    sealed: Sealed,
-    folder: Path,
-    *,
-    watch: Watch,
-) -> list[Check]:
-    """Store archive, manifest and signature, each read back before the next one is published.
+def _parts(name: str, created: CreatedArchive, sealed: Sealed, folder: Path, *, watch: Watch) -> list[Part]:
+    """The objects of a backup, in the order of publication: those that :func:`.names.stored_names` names."""
 
-    Raises:
-        VerificationError: what came back is not what was stored. BackupError: from the store.
-    """
-    destination.store(created.archive.path, name)
-    checks = prove_stored(lambda: destination.open(name), created.archive, watch=watch)
-    if failures(checks):
-        raise VerificationError(
-            f"The stored archive does not give back what was written ({reason_of(checks)}).",
-            "It was removed. Check the disk of the archives folder.",
-        )
-    _store_small(destination, manifest_name(name), sealed.content, folder, what="manifest")
-    _store_small(destination, signature_name(name), sealed.signature, folder, what="signature")
-    return [
-        *checks,
-        Check(name="manifest", ok=True, evidence=f"SHA-256 {sealed.digest}"),
+    def prove_archive(open_stored: OpenStored) -> list[Check]:
+        checks = prove_stored(open_stored, created.archive, watch=watch)
+        if failures(checks):
+            raise VerificationError(
+                f"The stored archive does not give back what was written ({reason_of(checks)}).",
+                "It was removed. Check the disk of the archives folder, or the store.",
+            )
+        return checks
+
+    manifest_checks = [Check(name="manifest", ok=True, evidence=f"SHA-256 {sealed.digest}")]
+    signature_checks = [
         Check(name="signature", ok=True, evidence=f"Ed25519, key {sealed.key_id}"),
         Check(name="chain", ok=True, evidence=f"number {sealed.manifest.sequence}"),
     ]
-
-
-def _store_small(destination: LocalDestination, name: str, content: bytes, folder: Path, *, what: str) -> None:
-    draft = folder / what
-    write_synced(draft, content)
-    destination.store(draft, name)
-    with destination.open(name) as stream:
-        is_same = read_at_most(stream, len(content) + 1) == content
-    if not is_same:
-        raise VerificationError(f"The stored {what} differs from what was written.", "Check the disk.")
-
-
-def _remove(destination: LocalDestination, name: str) -> None:
-    for each in stored_names(name):
-        try:
-            destination.remove(each)
-        except BackupError as exc:
-            logger.error("An unproven file could not be removed: %s", exc)  # noqa: TRY400 - no traceback
+    return [
+        Part(name=name, path=created.archive.path, prove=prove_archive),
+        small_part(manifest_name(name), sealed.content, folder, what="manifest", checks=manifest_checks),
+        small_part(signature_name(name), sealed.signature, folder, what="signature", checks=signature_checks),
+    ]
 
 
 def _record_outcome(
     backup: Backup,
-    copy: Copy,
+    attempts: Sequence[Attempt],
     *,
     created: CreatedArchive,
     sealed: Sealed,
-    checks: list[Check],
-    started_at: datetime,
     actor: Actor,
     remark: str = "",
 ) -> None:
     snapshot, archive, now = created.snapshot, created.archive, timezone.now()
-    reason = reason_of(checks)
+    reason = reason_of(created.checks)
     backup.taken_at = snapshot.taken_at
     backup.finished_at = now
     backup.size_bytes, backup.archive_bytes = archive.content_bytes, archive.archive_bytes
@@ -353,39 +316,67 @@ def _record_outcome(
     backup.content_sha256, backup.manifest_sha256 = archive.content_sha256, sealed.digest
     backup.sequence, backup.signing_key_id = sealed.manifest.sequence, sealed.key_id
     backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
-    backup.remarks = [*snapshot.notes, *remarks_on(backup), *([remark] if remark else [])]
+    backup.remarks = [*snapshot.notes, *remarks_on(backup), *([remark] if remark else []), *_missing_at(attempts)]
     backup.is_encrypted, backup.key_ids = bool(archive.recipients), list(archive.recipients)
     backup.pinned_seconds = snapshot.pinned_seconds
-    copy.stored_at = copy.checked_at = now
     if reason:
         backup.state, backup.verdict = Backup.State.FAILED, Verdict.FAILED
         backup.failure_code = VerificationError.code
         backup.reason = reason
         backup.hint = "The archive is a true copy and was kept, but it is not proven good. Look at the source."
-        copy.state, copy.reason = Copy.State.FAILED, reason
     else:
         backup.state, backup.verdict = Backup.State.VERIFIED, Verdict.PASSED
         backup.verified_at = now
-        copy.state = Copy.State.VERIFIED
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         backup.save()
-        copy.save()
         note_use(archive.recipients, now=now)
-        Verification.objects.create(
-            backup=backup,
-            destination=copy.destination,
-            level=Verification.Level.CREATION,
-            verdict=backup.verdict,
-            reason=reason,
-            hint=backup.hint,
-            checks=[check.as_dict() for check in checks],
-            started_at=started_at,
-            finished_at=now,
-            requested_by_id=actor.id,
-            requested_by_name=actor.name,
-            job=backup.job,
-        )
+        for each in attempts:
+            if each.is_proven:
+                _record_proof(backup, each, created.checks, actor=actor, now=now)
+            else:
+                _record_missing(backup, each, actor=actor)
         _audit(backup, actor=actor)
+
+
+def _record_proof(backup: Backup, attempt: Attempt, checks: list[Check], *, actor: Actor, now: datetime) -> None:
+    copy = attempt.copy
+    copy.stored_at = copy.checked_at = now
+    copy.state = Copy.State.FAILED if backup.verdict == Verdict.FAILED else Copy.State.VERIFIED
+    copy.reason = backup.reason
+    copy.save()
+    Verification.objects.create(
+        backup=backup,
+        destination=copy.destination,
+        level=Verification.Level.CREATION,
+        verdict=backup.verdict,
+        reason=backup.reason,
+        hint=backup.hint,
+        checks=[check.as_dict() for check in [*checks, *attempt.checks]],
+        started_at=attempt.started_at,
+        finished_at=now,
+        requested_by_id=actor.id,
+        requested_by_name=actor.name,
+        job=backup.job,
+    )
+
+
+def _record_missing(backup: Backup, attempt: Attempt, *, actor: Actor) -> None:
+    """A destination that has no copy, which is no verdict: there is nothing to judge."""
+    copy = attempt.copy
+    copy.save()
+    logger.error("Backup %s is not at %s: %s", backup.pk, copy.destination, copy.reason)
+    audit.record(
+        "store",
+        actor=actor,
+        outcome=AuditEvent.Outcome.REFUSED if copy.state == Copy.State.REFUSED else AuditEvent.Outcome.FAILED,
+        database_name=backup.database.name,
+        subject=backup.pk,
+        detail=f"{copy.destination}: {copy.reason}",
+    )
+
+
+def _missing_at(attempts: Sequence[Attempt]) -> list[str]:
+    return [f"It was not stored at {each.copy.destination}: {each.copy.reason}" for each in attempts if each.error]
 
 
 def _record_failure(backup: Backup, exc: BackupError, *, actor: Actor) -> None:

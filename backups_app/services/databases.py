@@ -253,24 +253,28 @@ def change_policy(
     required_tables: list[str],
     freshness_hours: int | None,
     retention: Mapping[str, int | None] | None = None,
+    destinations: list[str] | None = None,
     actor: Actor,
 ) -> None:
     """Change what is asked of a database's backups from now on, and record the change.
 
+    ``destinations``: where they are stored, none of them meaning the setting; None leaves that as it is.
     ``retention`` maps rules (:attr:`.Database.KEEP_FIELDS`) to their numbers; rules that it leaves
     out stay as they are.
     """
     rules = {name: number for name, number in (retention or {}).items() if name in Database.KEEP_FIELDS}
+    places = {} if destinations is None else {"destinations": destinations}
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         Database.objects.filter(pk=database.pk).update(
-            required_tables=required_tables, freshness_hours=freshness_hours, **rules
+            required_tables=required_tables, freshness_hours=freshness_hours, **rules, **places
         )
         audit.record(
             "change-policy",
             actor=actor,
             database_name=database.name,
             detail=f"required tables {required_tables}, freshness limit {freshness_hours or 'as in the settings'}"
-            + _rules_text(rules),
+            + _rules_text(rules)
+            + ("" if destinations is None else f"; destinations {destinations or 'as in the settings'}"),
         )
 
 

@@ -12,7 +12,7 @@ from ..core.errors import BackupError, InputError, RefusedError
 from ..core.extract import extract_archive
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check
-from ..destinations import get_destination
+from ..destinations import reach
 from ..encryption import Keyring
 from ..models import AuditEvent, Backup, Copy
 from . import audit
@@ -106,7 +106,7 @@ def _why(overrides: dict[str, str]) -> str:
 
 def _extract_copy(backup: Backup, copy: Copy, target: Path, *, keyring: Keyring, watch: Watch) -> Extraction:
     manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
-    destination = get_destination(copy.destination)
+    destination = reach(copy.destination)
     keys = keyring.keys_for(manifest)
     checks = extract_archive(lambda: destination.open(copy.name), manifest, target, watch=watch, keys=keys)
     return Extraction(target=target, destination=copy.destination, checks=checks)

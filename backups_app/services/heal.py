@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from .. import conf
-from ..core.errors import BackupError
+from ..core.errors import BackupError, UnreachableError
 from ..core.files import is_scratch_in_use, sweep_scratch
-from ..destinations import LOCAL, get_destination
-from ..models import AuditEvent, Backup
+from ..destinations import LOCAL, LocalDestination, get_destination, local_folders
+from ..models import AuditEvent, Backup, Copy
 from . import audit
 from .audit import Actor
+from .copies import note_failed_attempt
 from .names import stored_names
-from .removal import finish_removal
+from .removal import finish_removal, remove_objects
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,11 @@ def heal_interrupted() -> list[Backup]:
     """
     healed = [backup for backup in _running() if _is_orphaned(backup) and _heal(backup)]
     _finish_pruning()
+    _finish_discarding()
     try:
         sweep_scratch(conf.scratch_folder())
-        get_destination(LOCAL).sweep()
+        for folder in (conf.archives_folder(), *local_folders().values()):
+            LocalDestination(folder).sweep()
     except OSError as exc:
         # Tidying up must not keep anybody from making the next backup.
         logger.error("Left-over scratch files could not be removed: %s", exc)  # noqa: TRY400 - no traceback
@@ -46,11 +49,31 @@ def _running() -> QuerySet[Backup]:
 
 
 def _finish_pruning() -> None:
+    now = timezone.now()
     for backup in Backup.objects.filter(state=Backup.State.PRUNING).select_related("database"):
+        left = backup.copies.exclude(state=Copy.State.PRUNED)
+        if left and all(copy.retry_at is not None and copy.retry_at > now for copy in left):
+            continue  # a store that does not answer must not hold up everything that heals
         try:
             finish_removal(backup, actor=Actor.system())
         except BackupError as exc:
             logger.error("A pruned backup still has files: %s", exc)  # noqa: TRY400 - no traceback
+
+
+def _finish_discarding() -> None:
+    """Remove what backups that did not come about have left at destinations that did not answer then."""
+    ended = [Backup.State.FAILED, Backup.State.CANCELLED]
+    # Without the digest of a manifest nothing was ever proven.
+    left = Copy.objects.filter(state=Copy.State.PENDING, backup__state__in=ended, backup__manifest_sha256="")
+    for copy in left.filter(Q(retry_at=None) | Q(retry_at__lte=timezone.now())):
+        try:
+            remove_objects(copy)
+        except BackupError as exc:
+            note_failed_attempt(copy, exc, now=timezone.now())
+            copy.save(update_fields=["attempts", "retry_at", "reason"])
+            logger.error("An unproven copy could not be removed: %s", exc)  # noqa: TRY400 - no traceback
+        else:
+            copy.delete()
 
 
 def _is_orphaned(backup: Backup) -> bool:
@@ -62,7 +85,7 @@ def _is_orphaned(backup: Backup) -> bool:
 def _heal(backup: Backup) -> bool:
     """Finish the row of a dead process; False when another process was faster or its files stay."""
     try:
-        _remove_unproven(backup)
+        left = _remove_unproven(backup)
     except BackupError as exc:
         logger.error("An interrupted backup could not be cleaned up: %s", exc)  # noqa: TRY400 - no traceback
         return False
@@ -79,7 +102,8 @@ def _heal(backup: Backup) -> bool:
             )
         )
         if changed:
-            backup.copies.all().delete()
+            backup.copies.exclude(pk__in=[copy.pk for copy in left]).delete()
+            backup.copies.update(state=Copy.State.PENDING)
             audit.record(
                 "create",
                 actor=Actor.system(),
@@ -91,7 +115,22 @@ def _heal(backup: Backup) -> bool:
     return bool(changed)
 
 
-def _remove_unproven(backup: Backup) -> None:
-    destination = get_destination(LOCAL)
+def _remove_unproven(backup: Backup) -> list[Copy]:
+    """Remove the objects of a backup that nobody finished; returns the copies whose store does not answer.
+
+    Raises:
+        BackupError: a file on this host is still there.
+    """
+    # The archives folder in any case: whoever died may have done so before the row of a copy.
     for name in stored_names(backup.archive_name):
-        destination.remove(name)
+        get_destination(LOCAL).remove(name)
+    left: list[Copy] = []
+    for copy in backup.copies.exclude(destination=LOCAL):
+        try:
+            remove_objects(copy)
+        except UnreachableError as exc:
+            logger.error("An unproven copy could not be removed: %s", exc)  # noqa: TRY400 - no traceback
+            note_failed_attempt(copy, exc, now=timezone.now())
+            copy.save(update_fields=["attempts", "retry_at", "reason"])
+            left.append(copy)
+    return left

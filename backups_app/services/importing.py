@@ -26,7 +26,7 @@ from .databases import imported_database
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
-from .places import is_below
+from .places import is_below, own_folders
 
 # The time in the name of an archive, which is none of the database: app-2026-02-20_10-11-12.
 _TIME_IN_NAME = re.compile(r"[-_.T ]*(19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d([-_.T ]*\d\d[-_.:]?\d\d([-_.:]?\d\d)?Z?)?$")
@@ -104,7 +104,7 @@ def _imported(
 ) -> Import:
     if not is_importable(judged):
         raise RefusedError(f"It was not imported: it is {judged.verdict}.", "Import what holds data.")
-    if is_below(judged.file, conf.archives_folder()):
+    if any(is_below(judged.file, folder) for folder in own_folders()):
         raise RefusedError("It was not imported: it lies among our own archives.", "It is in the catalogue already.")
     heal_interrupted()
     with ExitStack() as stack:

@@ -22,7 +22,7 @@ from .. import conf
 from ..core.errors import BackupError, RefusedError, UnreachableError
 from ..core.progress import ProgressCallback, Watch
 from ..core.retention import Candidate, Decision, Policy, plan
-from ..destinations import get_destination
+from ..destinations import reach
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Database, Job, Restore, Verification
 from ..models.backup import Verdict
@@ -32,6 +32,8 @@ from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .removal import finish_removal
+
+_NOT_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +52,8 @@ class Pruned:
     kept: list[Judged] = field(default_factory=list)
     deleted: list[Judged] = field(default_factory=list)
     failures: list[BackupError] = field(default_factory=list)
-    """Marked backups of which a file could not be removed; they are tried again."""
+    """Marked backups of which a file could not be removed, and destinations at which nothing was pruned; both are
+    tried again."""
 
     def ending(self) -> Ending:
         """How its job ended."""
@@ -125,7 +128,7 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
         _remove(Judged(backup=backup, decision=_again(backup)), pruned, actor=actor)
     try:
         judged = simulate_prune(database, now=now)
-        _require_survivors(judged)
+        blocked = _unsafe_places(judged)
     except BackupError as exc:
         is_refused = isinstance(exc, RefusedError)
         outcome = AuditEvent.Outcome.REFUSED if is_refused else AuditEvent.Outcome.FAILED
@@ -135,9 +138,12 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
     doomed = [each for each in reversed(judged) if not each.decision.is_kept]  # the oldest first
     total = sum(each.backup.archive_bytes or 0 for each in doomed)
     done = 0
+    pruned.failures.extend(blocked.values())
     for each in doomed:
         watch.report("prune", done, total)
-        if _mark(each, actor=actor, now=now):
+        if _is_at_one_of(each.backup, blocked):
+            pruned.kept.append(each)  # until that destination answers
+        elif _mark(each, actor=actor, now=now):
             _remove(each, pruned, actor=actor)
         else:
             pruned.kept.append(each)
@@ -182,7 +188,7 @@ def _backups(database: Database) -> list[Backup]:
 
 def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> list[Candidate]:
     copies: dict[str, list[Copy]] = defaultdict(list)
-    for copy in Copy.objects.filter(backup__database=database).exclude(state__in=["pending", "pruned"]):
+    for copy in Copy.objects.filter(backup__database=database).exclude(state__in=[*_NOT_STORED, Copy.State.PRUNED]):
         copies[copy.backup_id].append(copy)
     needed = _needed(now=now)
     bad = Verification.objects.filter(backup__database=database, verdict=Verdict.FAILED).order_by()
@@ -222,26 +228,44 @@ def _needed(*, now: datetime) -> set[str]:
     return needed | {each for each in undoable if each}
 
 
-def _require_survivors(judged: list[Judged]) -> None:
+def _unsafe_places(judged: list[Judged]) -> dict[str, BackupError]:
     """Look at what is kept before anything is deleted: the newest verified copy at each place must be there.
 
+    Returns the places, with what is wrong, at which nothing may be deleted now.
+
     Raises:
-        UnreachableError: a store does not answer, or lacks it. RefusedError: it has another size.
+        RefusedError: a copy that is kept has another size. UnreachableError: no place answers, or each
+            lacks what is kept.
     """
     doomed = [each.backup.pk for each in judged if not each.decision.is_kept]
-    places = set(Copy.objects.filter(backup__in=doomed).values_list("destination", flat=True)) if doomed else set()
+    stored = Copy.objects.filter(backup__in=doomed).exclude(state__in=_NOT_STORED)
+    places = set(stored.values_list("destination", flat=True)) if doomed else set()
+    unsafe: dict[str, BackupError] = {}
     for place in sorted(places):
-        for each in judged:
-            copy = each.backup.copies.filter(destination=place, state=Copy.State.VERIFIED).first()
-            if each.decision.is_kept and copy is not None:
-                _require_there(each.backup, copy)
-                break
+        try:
+            _require_survivor(judged, place)
+        except UnreachableError as exc:
+            unsafe[place] = exc
+    if unsafe and len(unsafe) == len(places):
+        raise next(iter(unsafe.values()))
+    return unsafe
+
+
+def _require_survivor(judged: list[Judged], place: str) -> None:
+    for each in judged:
+        copy = each.backup.copies.filter(destination=place, state=Copy.State.VERIFIED).first()
+        if each.decision.is_kept and copy is not None:
+            _require_there(each.backup, copy)
+            return
+
+
+def _is_at_one_of(backup: Backup, places: Mapping[str, object]) -> bool:
+    return backup.copies.filter(destination__in=list(places)).exclude(state__in=_NOT_STORED).exists()
 
 
 def _require_there(backup: Backup, copy: Copy) -> None:
     try:
-        with get_destination(copy.destination).open(copy.name) as stream:
-            found = stream.seek(0, 2)
+        found = reach(copy.destination).size(copy.name)
     except UnreachableError as exc:
         raise UnreachableError(
             f"Nothing was pruned: the backup {backup.pk}, which is to be kept, is not at {copy.destination}. "

@@ -6,11 +6,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from .. import conf
-from ..destinations import get_destination
+from ..core.errors import BackupError, UnreachableError
+from ..destinations import reach
 from ..models import Backup, Copy
 from . import audit
 from .audit import Actor
 from .chain import note_pruned
+from .copies import note_failed_attempt, note_success
 from .names import stored_names
 
 
@@ -20,16 +22,17 @@ def finish_removal(backup: Backup, *, actor: Actor) -> bool:
     May be called again, and by several processes at once: what is gone already is no error, and
     one of them records it. False when another one did.
 
+    One destination that fails does not keep the files of the others.
+
     Raises:
         BackupError: a file could not be removed. The row stays marked and is tried again.
     """
     if backup.sequence is not None:
         # Before the files go: a gap in the chain that is explained is no attack.
         note_pruned(backup.database, [backup.sequence])
-    for copy in backup.copies.exclude(state=Copy.State.PRUNED):
-        destination = get_destination(copy.destination)
-        for name in stored_names(copy.name):
-            destination.remove(name)
+    problems = [exc for copy in backup.copies.exclude(state=Copy.State.PRUNED) if (exc := _remove_copy(copy))]
+    if problems:
+        raise problems[0]
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         changed = Backup.objects.filter(pk=backup.pk, state=Backup.State.PRUNING).update(
             state=Backup.State.PRUNED, pruned_at=timezone.now()
@@ -45,3 +48,30 @@ def finish_removal(backup: Backup, *, actor: Actor) -> bool:
             )
     backup.refresh_from_db()
     return bool(changed)
+
+
+def remove_objects(copy: Copy) -> None:
+    """Remove every object of a copy; those that are gone already are no error.
+
+    Raises:
+        BackupError: one of them may be there still.
+    """
+    destination = reach(copy.destination)
+    for name in stored_names(copy.name):
+        destination.remove(name)
+
+
+def _remove_copy(copy: Copy) -> BackupError | None:
+    """Remove a copy of a backup that goes, and let its row say so; what was in the way, if anything was."""
+    try:
+        if copy.state != Copy.State.REFUSED:  # of which nothing was ever stored
+            remove_objects(copy)
+    except BackupError as exc:
+        if isinstance(exc, UnreachableError):
+            note_failed_attempt(copy, exc, now=timezone.now())
+            copy.save(update_fields=["attempts", "retry_at", "reason"])
+        return exc
+    note_success(copy)
+    copy.state, copy.reason = Copy.State.PRUNED, ""
+    copy.save(update_fields=["attempts", "retry_at", "state", "reason"])
+    return None

@@ -1,4 +1,4 @@
-"""Put a good copy in the place of a damaged one."""
+"""Put a good copy in the place of a damaged one, or of one that could not be stored."""
 
 from __future__ import annotations
 
@@ -10,60 +10,104 @@ from django.db import transaction
 from django.utils import timezone
 
 from .. import conf
-from ..core.errors import UnreachableError, VerificationError, translated
+from ..core.archive import read_chunks
+from ..core.errors import (
+    BackupError,
+    CancelledError,
+    DeadlineError,
+    UnreachableError,
+    VerificationError,
+    translated,
+)
 from ..core.fetch import fetch_stored
 from ..core.files import scratch_folder
 from ..core.progress import Watch
 from ..core.verify import failures, verify_quick
-from ..destinations import get_destination
-from ..models import AuditEvent, Backup, Copy, Job, Verification
+from ..destinations import Destination, reach
+from ..models import AuditEvent, Backup, Copy, Job, Recipient, Verification
 from . import audit
 from .audit import Actor
+from .copies import nearest_first, note_failed_attempt, note_success
+from .keys.safety import require_safe_for
 from .names import stored_names
 from .verify import deepest_level, read_manifest, verify_copy
 
+_NEVER_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
+
 
 def repair_copy(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> Verification | None:
-    """Replace the damaged ``copy`` by the bytes of a verified copy of the same backup, and verify
-    it as deeply as the keys at hand allow.
+    """Replace the damaged or missing ``copy`` by the bytes of a verified copy of the same backup, and
+    verify it: a damaged one as deeply as the keys at hand allow.
 
     For the owner of ``job``. None when there is nothing to do: no other copy is verified, the bytes of
     this one are right (what is wrong lies in the data), or its store cannot be reached, which says
     nothing about it.
 
     The good bytes are fetched and proven before anything is removed. From the removal on the copy is
-    ``repairing``: after a crash, or when the store takes nothing, the next call does it again.
+    ``repairing``: after a crash, or when the store takes nothing, the next call does it again. A copy
+    that never was stored stays ``pending`` until it is.
 
     Raises:
-        BackupError: the good bytes cannot be had, or not be stored. CancelledError, DeadlineError.
+        BackupError: the good bytes cannot be had, or not be stored; the copy says when it is tried
+            again. CancelledError, DeadlineError.
     """
-    source = backup.copies.filter(state=Copy.State.VERIFIED).exclude(pk=copy.pk).first()
-    if source is None or backup.is_gone or not _is_damaged(backup, copy, watch=watch):
+    good = backup.copies.filter(state=Copy.State.VERIFIED).exclude(pk=copy.pk)
+    source = min(good, key=nearest_first, default=None)
+    if source is None or backup.is_gone or not _is_wanting(backup, copy, watch=watch):
         return None
+    try:
+        verification = _store_again(backup, copy, source, actor=actor, job=job, watch=watch)
+    except (CancelledError, DeadlineError):
+        raise
+    except BackupError as exc:
+        note_failed_attempt(copy, exc, now=timezone.now())
+        copy.save(update_fields=["attempts", "retry_at", "reason"])
+        raise
+    _audit(backup, copy, source, actor=actor, outcome=AuditEvent.Outcome.DONE, detail=verification.verdict)
+    return verification
+
+
+def _store_again(
+    backup: Backup, copy: Copy, source: Copy, *, actor: Actor, job: Job | None, watch: Watch
+) -> Verification:
+    was_never_there = copy.state in _NEVER_STORED
+    if was_never_there:
+        _require_allowed(backup, copy)
     with (
         translated("preparing the repair"),
         scratch_folder(conf.scratch_folder(), f"repair-{uuid.uuid4().hex}") as folder,
     ):
         files = _fetch(backup, source, folder, watch=watch)
-        _replace(copy, files)
+        _replace(copy, files, watch=watch)
     copy.stored_at = timezone.now()
-    copy.save(update_fields=["stored_at"])
-    verification = verify_copy(backup, copy, level=deepest_level(backup), actor=actor, job=job, watch=watch)
-    _audit(backup, copy, source, actor=actor, outcome=AuditEvent.Outcome.DONE, detail=verification.verdict)
-    return verification
+    note_success(copy)
+    copy.save(update_fields=["stored_at", "attempts", "retry_at"])
+    # The bytes of a new copy are those that were proven elsewhere; they were read back a moment ago.
+    level = Verification.Level.QUICK if was_never_there else deepest_level(backup)
+    return verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch)
 
 
-def _is_damaged(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
-    """Whether the stored bytes are wrong, read again now."""
-    if copy.state == Copy.State.REPAIRING:
+def _require_allowed(backup: Backup, copy: Copy) -> None:
+    """Ask again whether the backup may leave this host: keys may have been proven, or a proof become too old.
+
+    Raises:
+        RefusedError: as :func:`.keys.safety.require_safe_for`.
+    """
+    recipients = list(Recipient.objects.filter(public__in=backup.key_ids))
+    if len(recipients) < len(set(backup.key_ids)):
+        recipients = []  # for a key that nobody here knows
+    require_safe_for(reach(copy.destination), recipients, now=timezone.now())
+
+
+def _is_wanting(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
+    """Whether the copy was never stored, or its stored bytes are wrong, read again now."""
+    if copy.state == Copy.State.REPAIRING or copy.state in _NEVER_STORED:
         return True  # we removed them ourselves
     if copy.state != Copy.State.FAILED:
         return False
     try:
         manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
-        return bool(
-            failures(verify_quick(partial(get_destination(copy.destination).open, copy.name), manifest, watch=watch))
-        )
+        return bool(failures(verify_quick(partial(reach(copy.destination).open, copy.name), manifest, watch=watch)))
     except UnreachableError:
         return False
     except VerificationError:
@@ -72,7 +116,7 @@ def _is_damaged(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
 
 def _fetch(backup: Backup, source: Copy, folder: Path, *, watch: Watch) -> list[Path]:
     """The good files, proven by the digests in the catalogue; the signature only where there is one."""
-    destination = get_destination(source.destination)
+    destination = reach(source.destination)
     digests = (backup.archive_sha256, backup.manifest_sha256, None)
     files: list[Path] = []
     for name, sha256, size in zip(stored_names(source.name), digests, (backup.archive_bytes, 0, 0), strict=True):
@@ -87,15 +131,43 @@ def _fetch(backup: Backup, source: Copy, folder: Path, *, watch: Watch) -> list[
     return files
 
 
-def _replace(copy: Copy, files: list[Path]) -> None:
-    destination = get_destination(copy.destination)
-    copy.state, copy.reason = Copy.State.REPAIRING, copy.reason or "It is being replaced by a good copy."
-    copy.save(update_fields=["state", "reason"])
+def _replace(copy: Copy, files: list[Path], *, watch: Watch) -> None:
+    """Store the good files, each read back before the next one.
+
+    Raises:
+        VerificationError: what came back differs; it was removed. BackupError: from the store.
+    """
+    destination = reach(copy.destination)
     names = stored_names(copy.name)
-    for name in names:
-        destination.remove(name)
+    if copy.state not in _NEVER_STORED:
+        copy.state, copy.reason = Copy.State.REPAIRING, copy.reason or "It is being replaced by a good copy."
+        copy.save(update_fields=["state", "reason"])
+        for name in names:
+            destination.remove(name)
     for name, path in zip(names, files, strict=False):
-        destination.store(path, name)
+        if _is_there(destination, name, path, watch=watch):
+            continue  # an earlier attempt stored it and did not hear of it
+        destination.remove(name)
+        destination.store(path, name, watch=watch)
+        if not _is_there(destination, name, path, watch=watch):
+            destination.remove(name)
+            raise VerificationError(
+                f"What {copy.destination} gives back is not what was stored there.", "Check that destination."
+            )
+
+
+def _is_there(destination: Destination, name: str, path: Path, *, watch: Watch) -> bool:
+    """Whether the object holds exactly the bytes of the file; False when it cannot be read."""
+    try:
+        if destination.size(name) != path.stat().st_size:
+            return False
+        with destination.open(name) as stored, open(path, "rb") as file:
+            for piece in read_chunks(stored, phase="read back", total_bytes=path.stat().st_size, watch=watch):
+                if file.read(len(piece)) != piece:
+                    return False
+            return not file.read(1)
+    except UnreachableError:
+        return False
 
 
 def _audit(backup: Backup, copy: Copy, source: Copy, *, actor: Actor, outcome: str, detail: str) -> None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from django.db.models import Exists, F, Max, OuterRef, Q, Subquery, Sum
+from django.db.models import F, Max, OuterRef, Q, Subquery, Sum
 from django.utils import timezone
 
 from .. import conf
-from ..core.errors import BackupError, CancelledError, DeadlineError, NotFoundError
+from ..core.errors import NotFoundError
 from ..core.progress import ProgressCallback, Watch
 from ..encryption import Keyring
 from ..jobs.claim import Claim
-from ..models import AuditEvent, Backup, Copy, Database, Job, Verification
+from ..models import Backup, Copy, Database, Job, Verification
 from ..models.backup import Verdict
-from . import audit
 from .audit import Actor
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
-from .repair import repair_copy
+from .recopy import Mending, copies_to_mend
 from .verify import deepest_level, verify_copy
 
 _READ = (Verdict.PASSED, Verdict.FAILED)
@@ -141,8 +140,9 @@ def scrub_claimed_database(database: Database, *, actor: Actor, job: Job | None,
 def prove_due(database: Database, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
     """:func:`scrub_database` for the owner of ``job``."""
     found: list[Verification] = []
-    for copy in _to_repair(database):
-        found += _repair(copy.backup, copy, actor=actor, job=job, watch=watch)
+    mending = Mending()
+    for copy in copies_to_mend(database):
+        found += mending.mend(copy.backup, copy, actor=actor, job=job, watch=watch)
     for copy in due_copies(database, now=timezone.now()):
         left = bytes_left(now=timezone.now())
         if left is not None and left <= 0:
@@ -152,34 +152,9 @@ def prove_due(database: Database, *, actor: Actor, job: Job | None, watch: Watch
     return found
 
 
-def _to_repair(database: Database) -> list[Copy]:
-    """Copies whose repair was interrupted, or which have got a good one beside them."""
-    bad = Copy.objects.filter(backup__database=database, state__in=[Copy.State.REPAIRING, Copy.State.FAILED])
-    good = Copy.objects.filter(backup=OuterRef("backup"), state=Copy.State.VERIFIED)
-    return list(bad.filter(Exists(good)).select_related("backup__database"))
-
-
 def _prove(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
+    """The verdict about a copy, and that about the repaired one; a repair that fails is tried again."""
     verification = verify_copy(backup, copy, level=deepest_level(backup), actor=actor, job=job, watch=watch)
     if verification.verdict != Verdict.FAILED:
         return [verification]
-    return [verification, *_repair(backup, copy, actor=actor, job=job, watch=watch)]
-
-
-def _repair(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
-    """The verdict about a repaired copy; a repair that fails is recorded and tried again by the next scrub."""
-    try:
-        repaired = repair_copy(backup, copy, actor=actor, job=job, watch=watch)
-    except (CancelledError, DeadlineError):
-        raise
-    except BackupError as exc:
-        audit.record(
-            "repair",
-            actor=actor,
-            outcome=AuditEvent.Outcome.FAILED,
-            database_name=backup.database.name,
-            subject=backup.pk,
-            detail=f"{copy.destination}: {exc.message}",
-        )
-        return []
-    return [] if repaired is None else [repaired]
+    return [verification, *Mending().mend(backup, copy, actor=actor, job=job, watch=watch)]

@@ -18,7 +18,7 @@ from ..core.signature import (
     trusted_keys,
 )
 from ..core.verify import Check
-from ..destinations import get_destination
+from ..destinations import reach
 from ..models import AuditEvent, Backup, Copy
 from . import audit
 from .audit import Actor
@@ -74,7 +74,7 @@ def read_stored_manifest(copy: Copy, *, expected_sha256: str) -> StoredManifest:
     Raises:
         UnreachableError: it cannot be read. VerificationError: it was altered.
     """
-    with get_destination(copy.destination).open(manifest_name(copy.name)) as stream:
+    with reach(copy.destination).open(manifest_name(copy.name)) as stream:
         content = read_at_most(stream, manifests.MAX_BYTES + 1)
     if manifests.digest(content) != expected_sha256:
         raise VerificationError(
@@ -98,7 +98,7 @@ def check_signature(backup: Backup, copy: Copy, stored: StoredManifest) -> Check
     if backup.sequence is None or not stored.manifest.is_signed:
         evidence = "the backup was made before manifests were signed; the catalogue knows its digest"
         return Check(name=name, ok=False, is_advisory=True, evidence=evidence)
-    with get_destination(copy.destination).open(signature_name(copy.name)) as stream:
+    with reach(copy.destination).open(signature_name(copy.name)) as stream:
         signature = read_at_most(stream, SIGNATURE_BYTES + 1)
     try:
         key = stored.manifest.key
@@ -117,7 +117,7 @@ def signature_problem(backup: Backup) -> str:
     Copies whose manifest is missing or altered are not asked: whoever uses one is refused anyway.
     """
     problem = ""
-    for copy in backup.copies.exclude(state=Copy.State.PENDING):
+    for copy in backup.copies.exclude(state__in=[Copy.State.PENDING, Copy.State.REFUSED]):
         try:
             stored = read_stored_manifest(copy, expected_sha256=backup.manifest_sha256)
         except BackupError:

@@ -26,7 +26,7 @@ from ..core.verify import (
     verify_full,
     verify_quick,
 )
-from ..destinations import get_destination
+from ..destinations import reach
 from ..encryption import Keyring
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Job, Verification
@@ -187,7 +187,7 @@ def _check_copy(
     checks.append(check_signature(backup, copy, stored))
     if manifest.is_signed:
         checks.append(check_chain(backup, manifest))
-    destination = get_destination(copy.destination)
+    destination = reach(copy.destination)
 
     open_stored = partial(destination.open, copy.name)
     if level == Verification.Level.QUICK:
@@ -213,6 +213,10 @@ def _check_copy(
         raise
 
 
+_NOT_THERE = (Copy.State.PENDING, Copy.State.REFUSED, Copy.State.PRUNED)
+"""A copy that is not stored says nothing of the backup."""
+
+
 def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     """Let the states of copy and backup follow a new verdict.
 
@@ -227,12 +231,12 @@ def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     is_good = verification.verdict == Verdict.PASSED or _failed_site_checks_only(verification)
     if not is_good:
         copy.state = Copy.State(verification.verdict)
-    elif verification.level in Verification.DEEP_LEVELS or _passed_deep_proof(backup, copy):
+    elif verification.level in Verification.DEEP_LEVELS or _passed_deep_proof(backup):
         copy.state = Copy.State.VERIFIED
     copy.save()
     backup.refresh_from_db()
     backup.verdict = verification.verdict
-    states = set(backup.copies.values_list("state", flat=True))
+    states = set(backup.copies.exclude(state__in=_NOT_THERE).values_list("state", flat=True))
     if Copy.State.VERIFIED in states:
         backup.state = Backup.State.VERIFIED
         backup.failure_code = backup.reason = backup.hint = ""
@@ -251,8 +255,9 @@ def _failed_site_checks_only(verification: Verification) -> bool:
     return bool(failed) and all(each["name"].startswith(SITE_CHECK) for each in failed)
 
 
-def _passed_deep_proof(backup: Backup, copy: Copy) -> bool:
-    deep = backup.verifications.filter(destination=copy.destination, level__in=Verification.DEEP_LEVELS)
+def _passed_deep_proof(backup: Backup) -> bool:
+    # At whatever destination: all copies have the same digests.
+    deep = backup.verifications.filter(level__in=Verification.DEEP_LEVELS)
     deep = deep.exclude(verdict=Verdict.KEY_MISSING)  # that one saw the stored bytes only
     last = next((each for each in deep.order_by("-finished_at", "-pk") if _read_what_was_written(each)), None)
     return last is not None and (last.verdict == Verdict.PASSED or _failed_site_checks_only(last))

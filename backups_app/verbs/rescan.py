@@ -10,7 +10,7 @@ from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import rescan_document
 from ..services.audit import Actor
 from ..services.databases import sync_databases
-from ..services.rescan import Rescan, rescan
+from ..services.rescan import Rescan, rescan_all
 from .output import Output
 
 HELP = "rebuild the catalogue from the stored archives, and report what was changed or deleted there"
@@ -20,25 +20,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--dry-run", action="store_true", help="report only; change nothing")
     parser.add_argument(
+        "--destination",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="look at this destination only; may be given several times (default: all of them)",
+    )
+    parser.add_argument(
         "--trust", default="", metavar="KEY", help="a public key whose signatures count: a PEM file, or the key's id"
     )
 
 
 def run(options: dict[str, Any], output: Output) -> int:
-    """Rescan, and print what was found; exit code 3 when something needs attention."""
+    """Rescan each destination, and print what was found; exit code 3 when something needs attention."""
     if not options["dry_run"]:
         sync_databases()
     with cancel_on_signal() as is_cancelled, progress_bar("rescan") as on_progress:
-        done = rescan(
+        found = rescan_all(
+            options["destination"],
             actor=Actor.system(),
             is_dry_run=options["dry_run"],
             trusting=options["trust"],
             on_progress=on_progress,
             is_cancelled=is_cancelled,
         )
-    _print(done, output)
-    output.document({"rescan": rescan_document(done)})
-    return VerificationError.exit_code if done.damage else 0
+    for done in found:
+        _print(done, output)
+    documents = [rescan_document(done) for done in found]
+    output.document({"rescan": documents[0], "rescans": documents})
+    return VerificationError.exit_code if any(done.damage for done in found) else 0
 
 
 def _print(done: Rescan, output: Output) -> None:

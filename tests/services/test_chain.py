@@ -42,7 +42,7 @@ count = 0
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-def store(self, source, name):
+def store(self, source, name, **more):
     global count
     count += 1
     if step == f"before {count}":

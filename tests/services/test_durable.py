@@ -43,7 +43,7 @@ def test_a_store_that_changes_a_bit_is_found_out_and_nothing_is_kept(
 ):
     real_store = LocalDestination.store
 
-    def store(self: LocalDestination, source: Path, name: str) -> None:
+    def store(self: LocalDestination, source: Path, name: str, **more: object) -> None:
         if name.endswith(ending):
             content = source.read_bytes()
             source.write_bytes(flipped(content, len(content) // 2))

@@ -155,7 +155,7 @@ def test_an_archive_that_comes_back_altered_is_not_verified(
 
     store = LocalDestination.store
 
-    def altering(self: LocalDestination, source: Path, name: str) -> None:
+    def altering(self: LocalDestination, source: Path, name: str, **more: object) -> None:
         content = bytearray(source.read_bytes())
         content[len(content) // 2] ^= 1
         source.write_bytes(content)

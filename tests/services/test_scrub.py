@@ -251,7 +251,7 @@ def test_a_repair_that_was_interrupted_is_finished_by_the_next_scrub(
     rot(far / backup.archive_name)
 
     class Full(LocalDestination):
-        def store(self, source: Path, name: str) -> None:
+        def store(self, source: Path, name: str, **more: object) -> None:
             raise DiskFullError("The disk is full.", "Free some space.")
 
     with monkeypatch.context() as patch:

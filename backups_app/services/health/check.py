@@ -23,6 +23,7 @@ CHECKS: tuple[Check, ...] = (
     databases.find_failed_backups,
     anomalies.find_anomalies,
     copies.find_bad_copies,
+    copies.find_missing_copies,
     findings.find_damage,
     keys.find_key_problems,
     drills.find_failed_drills,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from ... import conf
 from ...core.restore import SPACE_FACTOR
+from ...destinations import LOCAL, local_folders
+from ..storing import destination_names
 from .facts import FileSystem, Look, Problem
 
 if TYPE_CHECKING:
@@ -60,8 +62,10 @@ def _needs(each: DatabaseHealth) -> list[_Need]:
     name = each.database.name
     return [
         # A restore stores a safety backup first; both are unpacked in scratch.
-        _Need(
-            folder=conf.archives_folder(), place="archives", database=name, backup_bytes=archive, restore_bytes=archive
+        *(
+            _Need(folder=folder, place=_place(place), database=name, backup_bytes=archive, restore_bytes=archive)
+            for place, folder in local_folders().items()
+            if place in destination_names(each.database)
         ),
         _Need(
             folder=conf.scratch_folder(),
@@ -78,6 +82,10 @@ def _needs(each: DatabaseHealth) -> list[_Need]:
             restore_bytes=SPACE_FACTOR * content,
         ),
     ]
+
+
+def _place(destination: str) -> str:
+    return "archives" if destination == LOCAL else f"destination {destination}"
 
 
 def _disk(needs: list[_Need]) -> FileSystem | None:

@@ -15,6 +15,7 @@ from ...models import Backup, Database, Job, Verification
 from ..audit import Actor
 from ..create import create_claimed_backup
 from ..prune import prune_claimed_database
+from ..recopy import recopy_claimed_database
 from ..restores.run import run_claimed_restore
 from ..scrub import newest_verified, scrub_claimed_database
 from ..triage.runs import run_claimed_triage
@@ -127,6 +128,11 @@ def _drill(claim: Claim) -> Ending:
     return Ending.of_verifications(drills)
 
 
+def _copy(claim: Claim) -> Ending:
+    job = claim.job
+    return recopy_claimed_database(_database_of(job), actor=actor_of(job), job=job, watch=claim.watch()).ending()
+
+
 def _restore(claim: Claim) -> Ending:
     job = claim.job
     if job.restore is None:
@@ -146,4 +152,5 @@ _WORK: dict[str, Callable[[Claim], Ending]] = {
     Job.Kind.PRUNE: _prune,
     Job.Kind.DRILL: _drill,
     Job.Kind.TRIAGE: _triage,
+    Job.Kind.COPY: _copy,
 }

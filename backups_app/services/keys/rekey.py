@@ -23,7 +23,6 @@ from ...core.manifest import Manifest
 from ...core.progress import ProgressCallback, Watch
 from ...core.snapshot import Snapshot
 from ...core.verify import check_database
-from ...destinations import LOCAL, get_destination
 from ...encryption import Keyring
 from ...jobs.claim import Claim
 from ...models import AuditEvent, Backup, Copy, Job, Recipient, Restore
@@ -35,9 +34,10 @@ from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
 from ..prune import give_up
 from ..restores.staging import stage_backup
+from ..storing import plan_places
 from ..verify import read_manifest
 from ..wording import english
-from .safety import require_safe_for, unproven_remark
+from .safety import unproven_remark
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _rekey(backup: Backup, *, actor: Actor, keyring: Keyring, job: Job, watch: W
     def work(folder: Path, recipients: list[Recipient]) -> None:
         if not recipients:
             raise InputError("No recipient is set to encrypt for.", "Set BACKUPS['AGE_RECIPIENTS'].")
-        require_safe_for(get_destination(LOCAL), recipients, now=timezone.now())
+        places = plan_places(backup.database, recipients, now=timezone.now())
         manifest = _manifest_of(backup)
         created = _written_anew(backup, folder, recipients, manifest=manifest, keyring=keyring, watch=watch)
         if created.archive.content_sha256 != backup.content_sha256:
@@ -113,6 +113,7 @@ def _rekey(backup: Backup, *, actor: Actor, keyring: Keyring, job: Job, watch: W
             created,
             manifest.required_tables,
             folder,
+            places=places,
             actor=actor,
             watch=watch,
             remark=f"Content of backup {backup.pk}. {unproven_remark(recipients, now=timezone.now())}".strip(),
@@ -203,7 +204,7 @@ def backups_to_rekey() -> list[Backup]:
     Raises: as :func:`encryption.recipients`. NotFoundError: there is nothing to do.
     """
     wanted = {str(each) for each in encryption.recipients()}
-    with_copy = Copy.objects.exclude(state=Copy.State.PENDING).values("backup")
+    with_copy = Copy.objects.filter(state__in=Copy.STORED_STATES).values("backup")
     stored = Backup.objects.filter(pk__in=with_copy, state=Backup.State.VERIFIED).select_related("database")
     found = [each for each in stored.order_by("taken_at") if set(each.key_ids) != wanted]
     if not found:

@@ -115,7 +115,9 @@ def _with_keys(backups: QuerySet[Backup], sets: list[list[str]]) -> QuerySet[Bac
 
 def _stored() -> QuerySet[Backup]:
     """Backups with an archive, newest first, without their large facts."""
-    with_copy = Copy.objects.exclude(state__in=[Copy.State.PENDING, Copy.State.PRUNED]).values("backup")
+    with_copy = Copy.objects.exclude(state__in=[Copy.State.PENDING, Copy.State.REFUSED, Copy.State.PRUNED]).values(
+        "backup"
+    )
     kept = Backup.objects.exclude(state__in=Backup.GONE_STATES)
     return kept.filter(pk__in=with_copy).select_related("database").defer("census", "remarks")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 from ...core.errors import RefusedError
-from ...destinations import LocalDestination
+from ...destinations import Destination
 from ...models import Recipient
 from .registry import is_proven, proof_state
 
 _PROVE = "Prove each key with `manage.py backup prove`; see docs/encryption.md."
 
 
-def require_safe_for(destination: LocalDestination, recipients: list[Recipient], *, now: datetime) -> None:
+def require_safe_for(destination: Destination, recipients: list[Recipient], *, now: datetime) -> None:
     """Return when archives for ``recipients`` may be kept at ``destination``.
 
     Whatever leaves this host must be encrypted, and only for keys that somebody has shown to hold:

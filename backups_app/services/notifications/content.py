@@ -24,6 +24,7 @@ _WHAT = {
     Job.Kind.PRUNE: "Pruning",
     Job.Kind.TRIAGE: "Triage",
     Job.Kind.DRILL: "Drill",
+    Job.Kind.COPY: "Copying to another destination",
 }
 _HOW = {
     Notification.Event.SUCCEEDED: "succeeded",

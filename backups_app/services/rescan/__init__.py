@@ -6,6 +6,6 @@ and ``run.py`` is the order of it all.
 """
 
 from .outcome import Found, Rescan
-from .run import rescan
+from .run import rescan, rescan_all
 
-__all__ = ["Found", "Rescan", "rescan"]
+__all__ = ["Found", "Rescan", "rescan", "rescan_all"]

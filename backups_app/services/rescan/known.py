@@ -75,3 +75,17 @@ def _there() -> QuerySet[Copy]:
     """Copies that should have an archive: neither being made nor given up."""
     stored = Copy.objects.filter(state__in=Copy.STORED_STATES)
     return stored.exclude(backup__state__in=[Backup.State.RUNNING, *Backup.GONE_STATES])
+
+
+def numbers_elsewhere(destination: str, identity: str) -> list[int]:
+    """Numbers of a chain whose backups the catalogue knows, and which need not be at ``destination``.
+
+    A backup has no copy there when the destination was added later, did not answer, or may not hold it.
+    """
+    rows = Backup.objects.filter(database__identity=identity, sequence__isnull=False)
+    here = Copy.objects.filter(destination=destination).exclude(state__in=_NOT_STORED)
+    elsewhere = rows.exclude(manifest_sha256="").exclude(pk__in=here.values("backup"))
+    return [number for number in elsewhere.values_list("sequence", flat=True) if number is not None]
+
+
+_NOT_STORED = (Copy.State.PENDING, Copy.State.REFUSED)

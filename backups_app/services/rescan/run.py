@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from django.utils import timezone
@@ -10,13 +10,13 @@ from django.utils import timezone
 from ... import conf
 from ...core import manifest as manifests
 from ...core.chain import Fault, Head, Link, chain_end, judge_chain
-from ...core.errors import BusyError, UnreachableError
+from ...core.errors import BusyError, RefusedError, UnreachableError
 from ...core.files import file_lock
 from ...core.manifest import Manifest
 from ...core.progress import ProgressCallback, Watch
 from ...core.ranges import Range, covers, merged, single
 from ...core.verify import failures, reason_of, verify_quick
-from ...destinations import LOCAL, LocalDestination, get_destination
+from ...destinations import LOCAL, Destination, get_destination
 from ...models import Backup, Copy, Database, Verification
 from ...models.backup import Verdict
 from ..audit import Actor
@@ -25,13 +25,70 @@ from ..heal import heal_interrupted
 from ..signing import trust
 from ..verify import verify_copy
 from . import judge
-from .known import KnownCopy, is_still_known, known_copies
+from .known import KnownCopy, is_still_known, known_copies, numbers_elsewhere
 from .outcome import Found, Rescan, record
 from .rebuild import database_for, register
 from .store import Listing, Objects, Reading, list_store, read_manifest
 from .trust import Trust, decide_trust
 
 _ROW = ("pk", "state", "manifest_sha256")
+
+
+def rescan_all(
+    names: Sequence[str] | None = None,
+    *,
+    actor: Actor,
+    is_dry_run: bool = False,
+    trusting: str = "",
+    on_progress: ProgressCallback | None = None,
+    is_cancelled: Callable[[], bool] | None = None,
+) -> list[Rescan]:
+    """:func:`rescan` of each named destination in turn; without names of all that settings and rows name.
+
+    Those of the settings come first, in their order: what one of them knows is not missing at the next.
+
+    Raises:
+        RefusedError: a named one is not configured. Else as :func:`rescan`; what was found at the
+            destinations before stays recorded.
+    """
+    found: list[Rescan] = []
+    for name in names or known_destinations():
+        try:
+            get_destination(name)
+        except RefusedError as exc:
+            if names:
+                raise
+            found.append(_not_configured(name, exc, actor=actor, is_dry_run=is_dry_run))
+            continue
+        found.append(
+            rescan(
+                actor=actor,
+                is_dry_run=is_dry_run,
+                trusting=trusting,
+                destination=name,
+                on_progress=on_progress,
+                is_cancelled=is_cancelled,
+            )
+        )
+    return found
+
+
+def _not_configured(name: str, exc: RefusedError, *, actor: Actor, is_dry_run: bool) -> Rescan:
+    """Copies are known at a destination that the settings do not have any more."""
+    done = Rescan(destination=name, is_dry_run=is_dry_run)
+    done.findings.append(Found(code="destination_unreachable", message=exc.message))
+    if not is_dry_run:
+        record(done, actor=actor, now=timezone.now())
+    return done
+
+
+def known_destinations() -> list[str]:
+    """Every destination at which backups should be, by settings, databases and copies."""
+    chosen = [str(name) for names in Database.objects.values_list("destinations", flat=True) for name in names]
+    stored = (
+        Copy.objects.filter(state__in=Copy.STORED_STATES).order_by("destination").values_list("destination", flat=True)
+    )
+    return list(dict.fromkeys([*conf.destinations(), *sorted(chosen), *stored.distinct()]))
 
 
 def rescan(
@@ -71,9 +128,7 @@ def rescan(
 class _Run:
     """One rescan: what it has learned, and its steps in order."""
 
-    def __init__(
-        self, destination: LocalDestination, *, actor: Actor, is_dry_run: bool, watch: Watch, quiet: Watch
-    ) -> None:
+    def __init__(self, destination: Destination, *, actor: Actor, is_dry_run: bool, watch: Watch, quiet: Watch) -> None:
         self.destination = destination
         self.actor = actor
         self.is_dry_run = is_dry_run
@@ -266,7 +321,8 @@ class _Run:
             # What was reported by name is not reported by number again, but for the end of the chain.
             named = single(spoiled | {each for each in missing if each < last})
             pruned = merged(self._pruned(identity, head), *(link.pruned for link in links))
-            for fault in judge_chain(links, head=head, pruned=merged(named, pruned)):
+            elsewhere = single(numbers_elsewhere(self.destination.name, identity))
+            for fault in judge_chain(links, head=head, pruned=merged(named, pruned, elsewhere)):
                 self._find_fault(fault, identity)
             end = chain_end(links)
             if end is not None:
@@ -349,8 +405,11 @@ class _Run:
                 self.done.databases_added.append(database.name)
             row, copy = register(manifest, digest=reading.digest, database=database, destination=self.destination.name)
         else:  # the catalogue knows the backup, but not that a copy of it is here
-            facts = {"name": manifest.archive_name, "stored_at": min(manifest.created_at, timezone.now())}
-            copy, _ = Copy.objects.get_or_create(backup=row, destination=self.destination.name, defaults=facts)
+            stored_at = min(manifest.created_at, timezone.now())
+            facts = {"name": manifest.archive_name, "stored_at": stored_at}
+            copy, is_new = Copy.objects.get_or_create(backup=row, destination=self.destination.name, defaults=facts)
+            if not is_new and copy.stored_at is None:  # it waited to be stored, and is there
+                copy.stored_at = stored_at
         judged = self._verify(row, copy)
         if judged.verdict == Verdict.UNREACHABLE:
             return ("unreachable" if objects.archive else "archive_deleted"), judged.reason, judged.verdict

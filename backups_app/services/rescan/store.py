@@ -11,7 +11,7 @@ from ...core.archive import read_at_most
 from ...core.errors import InputError, UnreachableError, VerificationError
 from ...core.manifest import Manifest
 from ...core.signature import SIGNATURE_BYTES, PublicKey
-from ...destinations import LocalDestination
+from ...destinations import Destination
 
 ARCHIVE_SUFFIXES = (archives.SUFFIX, f"{archives.SUFFIX}.age")
 
@@ -37,7 +37,7 @@ class Listing:
     objects: int = 0
 
 
-def list_store(destination: LocalDestination) -> Listing:
+def list_store(destination: Destination) -> Listing:
     """Read the names at a destination.
 
     Raises:
@@ -97,7 +97,7 @@ class Reading:
             return None
 
 
-def read_manifest(destination: LocalDestination, stem: str) -> Reading:
+def read_manifest(destination: Destination, stem: str) -> Reading:
     """The manifest of a stem and its signature, read up to a bound.
 
     Raises:

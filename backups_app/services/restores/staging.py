@@ -13,7 +13,7 @@ from ...core.errors import VerificationError
 from ...core.manifest import Manifest
 from ...core.progress import Watch
 from ...core.verify import check_database, failures, reason_of, unpack
-from ...destinations import get_destination
+from ...destinations import reach
 from ...encryption import Keyring
 from ...models import Backup, Copy
 from ..copies import from_first_good_copy
@@ -59,7 +59,7 @@ def _stage_copy(
             "The stored manifest is of another archive than the one in the catalogue.",
             "It was altered or replaced. Use another backup.",
         )
-    destination = get_destination(copy.destination)
+    destination = reach(copy.destination)
     open_stored = partial(destination.open, copy.name)
     checks = unpack(open_stored, manifest, staged, watch=watch, keys=keys_for(manifest))
     if not failures(checks):

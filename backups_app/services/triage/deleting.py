@@ -10,7 +10,7 @@ from ...models import AuditEvent
 from .. import audit
 from ..audit import Actor
 from ..databases import live_files
-from ..places import is_below
+from ..places import is_below, own_folders
 
 ACTION = "delete-foreign"
 
@@ -39,7 +39,7 @@ def delete_useless(judged: Judged, *, actor: Actor, watch: Watch) -> None:
 
 
 def _refuse_ours(judged: Judged) -> None:
-    if is_below(judged.file, conf.home()) or is_below(judged.file, conf.archives_folder()):  # a link, perhaps
+    if any(is_below(judged.file, folder) for folder in (conf.home(), *own_folders())):  # a link, perhaps
         raise RefusedError(
             "It was not deleted: it lies below BACKUPS['HOME'].", "Archives of ours go by retention only."
         )

@@ -119,7 +119,7 @@ def test_a_new_archive_that_cannot_be_proven_leaves_the_old_one(
     before = bytes_in(home / "archives")
     store = LocalDestination.store
 
-    def altering(self: LocalDestination, source: Path, name: str) -> None:
+    def altering(self: LocalDestination, source: Path, name: str, **more: object) -> None:
         source.write_bytes(source.read_bytes()[:-1])
         store(self, source, name)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
+from backups_app import destinations
 from backups_app.core.errors import RefusedError
 from backups_app.destinations import LocalDestination
 from backups_app.models import Backup, Database, Recipient
-from backups_app.services import create as create_module
 from backups_app.services.keys.registry import sync_recipients
 from backups_app.services.keys.safety import require_safe_for
 from tests.keys import Key
@@ -28,8 +28,7 @@ class RemoteDestination(LocalDestination):
 
 @pytest.fixture
 def remote(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    destination = RemoteDestination(home / "archives")
-    monkeypatch.setattr(create_module, "get_destination", lambda _name: destination)
+    monkeypatch.setitem(destinations._DESTINATIONS, "local", lambda: RemoteDestination(home / "archives"))
 
 
 def prove_all() -> None:

@@ -1,71 +1,65 @@
-"""Where archives are kept. The built-in destination ``local`` is a folder; names are POSIX paths.
-
-A destination publishes a whole object or nothing, never overwrites, and tells "I cannot be
-reached" apart from "what I hold is wrong".
-"""
+"""A folder on this host as a destination: the built-in ``local``, or that of a FileSystemStorage."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
-from . import conf
-from .core.errors import InputError, RefusedError, UnreachableError, translated
-from .core.files import create_private_folder, publish_new_file, scratch_folder, sweep_scratch, sync_folder
+from ..core.archive import CHUNK_BYTES
+from ..core.errors import UnreachableError, translated
+from ..core.files import (
+    create_private_folder,
+    publish_linked_file,
+    publish_new_file,
+    scratch_folder,
+    sweep_scratch,
+    sync_folder,
+)
+from ..core.progress import Watch
+from .base import StoredObject, require_plain_name
 
 LOCAL = "local"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredObject:
-    """What a listing says of one object."""
-
-    name: str
-    size_bytes: int
-    is_plain: bool = True
-    """Whether it is a plain object; a link, a pipe or a device in its place is not followed."""
 
 
 class LocalDestination:
     """A folder on this host."""
 
     is_remote = False
-    """Whether what is stored leaves this host: it must be encrypted for proven keys then."""
 
     def __init__(self, root: Path, *, name: str = LOCAL) -> None:
         self._root = root
         self.name = name
 
-    def store(self, source: Path, name: str) -> None:
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self._root
+
+    def store(self, source: Path, name: str, *, watch: Watch | None = None) -> None:
         """Publish the synced file ``source`` as ``name``: durable and whole when this returns.
 
-        ``source`` is used up. Nothing appears under ``name`` before it is complete.
+        ``source`` stays. On the same file system it is linked, which takes no room; it may not be
+        written to any more. Nothing appears under ``name`` before it is complete.
 
         Raises:
             RefusedError: the name is taken. DiskFullError, BackupError: from the disk.
+            CancelledError, DeadlineError: from ``watch``. Nothing of it is there then.
         """
         target = self._path(name)
         with translated(f"storing {target.name}"):
             self._create_folders(target.parent)
-            if _device(source) == _device(target.parent):
-                publish_new_file(source, target)
+            if _device(source) == _device(target.parent) and publish_linked_file(source, target):
                 return
             with scratch_folder(self._incoming, uuid.uuid4().hex) as incoming:
                 copy = incoming / "copy"
-                with open(source, "rb") as reader, open(copy, "xb", opener=_private) as writer:
-                    shutil.copyfileobj(reader, writer, 1 << 20)
-                    writer.flush()
-                    os.fsync(writer.fileno())
+                _copy(source, copy, watch=watch)
                 publish_new_file(copy, target)
-            source.unlink()
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -93,6 +87,15 @@ class LocalDestination:
                 f"The object {name} at the destination {self.name} cannot be read: {exc.strerror}.",
                 "Check the disk and the permissions. Its content is not judged.",
             ) from exc
+
+    def size(self, name: str) -> int:
+        """Bytes of a stored object.
+
+        Raises:
+            UnreachableError: it is not there, or cannot be read.
+        """
+        with self.open(name) as stream:
+            return os.fstat(stream.fileno()).st_size
 
     def list(self) -> Iterator[StoredObject]:
         """Every stored object, in no order; work in progress is left out. One entry at a time is held.
@@ -149,10 +152,7 @@ class LocalDestination:
         return self._root / ".incoming"
 
     def _path(self, name: str) -> Path:
-        parts = PurePosixPath(name).parts
-        if not parts or any(part in ("..", "/", ".") or part.startswith(".") for part in parts):
-            raise InputError(f"{name!r} is not a name that a destination can hold.", "Names come from the catalogue.")
-        return self._root.joinpath(*parts)
+        return self._root.joinpath(*require_plain_name(name))
 
     def _create_folders(self, folder: Path) -> None:
         missing = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -161,25 +161,22 @@ class LocalDestination:
             sync_folder(created.parent)
 
 
+def _copy(source: Path, copy: Path, *, watch: Watch | None) -> None:
+    total_bytes = source.stat().st_size
+    done_bytes = 0
+    with open(source, "rb") as reader, open(copy, "xb", opener=_private) as writer:
+        while piece := reader.read(CHUNK_BYTES):
+            writer.write(piece)
+            done_bytes += len(piece)
+            if watch is not None:
+                watch.report("store", done_bytes, total_bytes)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
 def _device(path: Path) -> int:
     return path.stat().st_dev
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
-_DESTINATIONS: dict[str, Callable[[], LocalDestination]] = {
-    LOCAL: lambda: LocalDestination(conf.archives_folder()),
-}
-
-
-def get_destination(name: str) -> LocalDestination:
-    """The destination of this name.
-
-    Raises:
-        RefusedError: it is not configured.
-    """
-    if name in _DESTINATIONS:
-        return _DESTINATIONS[name]()
-    raise RefusedError(f"There is no destination {name!r}.", "Configure it, or remove its copies from the catalogue.")
