@@ -72,6 +72,7 @@ class BackupAdmin(EvidenceAdmin):
                     "archive_sha256",
                     "content_sha256",
                     "manifest_sha256",
+                    "archive_of",
                     "encrypted_for",
                     "signature",
                     "chain_number",
@@ -115,6 +116,20 @@ class BackupAdmin(EvidenceAdmin):
     def stored(self, backup: Backup) -> SafeString | str:
         """Size of the archive."""
         return display.size(backup.archive_bytes)
+
+    @admin.display(description=gettext_lazy("archive"))
+    def archive_of(self, backup: Backup) -> SafeString | str:
+        """Whether its archive is its own and whole, shared with another backup, or built on one."""
+        if backup.shares_with:
+            return self._about(_("shares the archive of backup %s: nothing had changed"), backup.shares_with)
+        if backup.builds_on:
+            return self._about(_("holds the pages that changed since backup %s"), backup.builds_on)
+        return _("its own, and whole") if backup.archive_sha256 else display.DASH
+
+    @staticmethod
+    def _about(text: str, other: str) -> SafeString:
+        before, after = text.split("%s")
+        return format_html("{}{}{}", before, display.linked("backup", other, other), after)
 
     @admin.display(description=gettext_lazy("explanation"))
     def explanation(self, backup: Backup) -> SafeString | str:
@@ -173,6 +188,13 @@ class BackupAdmin(EvidenceAdmin):
         if not backup.archive_sha256 or backup.is_gone:
             return display.DASH
         name = backup.archive_name.rsplit("/", 1)[-1]
+        if backup.builds_on:
+            # With stock tools it is a loop over the chain: docs/space.md.
+            return format_html(
+                '<code class="walsafe-command">python -m backups_app.core restore {}{} --to recovered.sqlite3</code>',
+                "--identity KEYFILE " if backup.is_encrypted else "",
+                name,
+            )
         if backup.is_encrypted:
             return format_html(
                 '<code class="walsafe-command">age -d -i KEYFILE -o recovered.zst {} '

@@ -197,6 +197,7 @@ def create_unless_unchanged(
             is_packed = packing.pack_unless_unchanged()
             checks = checking.result()
         if not is_packed and options.previous is not None and not failures(checks):
+            packing.remove_results()
             return Unchanged(snapshot=snapshot, previous=options.previous, checks=checks)
         if not is_packed or failures(checks):
             packing.pack_full()

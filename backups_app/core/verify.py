@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from .archive import ENCRYPTION, Keys, OpenStored, ReadArchive, read_chunks, unpack_archive
+from .archive import ENCRYPTION, Keys, OpenStored, ReadArchive, read_archive, read_chunks, unpack_archive
 from .census import Census, quoted, take_census
 from .delta import PatchedFile
 from .errors import (
@@ -318,8 +318,37 @@ def verify_quick(
             CancelledError, DeadlineError: from ``watch``.
     """
     require_linked(manifest, below)
-    own = _hash_stored(open_stored, manifest, watch=watch)
+    own = check_stored(open_stored, manifest, watch=watch)
     return [own, *check_below(below, watch=watch)]
+
+
+def check_packed(open_stored: OpenStored, manifest: Manifest, *, watch: Watch, keys: Keys = NO_KEYS) -> list[Check]:
+    """Read one stored archive to its last byte: the stored bytes, and what is inside, whatever it builds on.
+
+    Nothing is written anywhere.
+
+    Raises:
+        LockedError: the stored bytes are right, and no key opens them. UnreachableError: the store does
+            not answer. CancelledError, DeadlineError: from ``watch``.
+    """
+    delta = manifest.delta
+    packed_bytes = delta.bytes if delta else manifest.size_bytes
+    with open_stored() as stored:
+        read = read_archive(
+            stored,
+            limit_bytes=packed_bytes,
+            total_bytes=manifest.archive_bytes,
+            watch=watch,
+            keys=_keys_for(manifest, keys),
+        )
+    return check_reading(
+        read,
+        archive_bytes=manifest.archive_bytes,
+        archive_sha256=manifest.archive_sha256,
+        content_bytes=packed_bytes,
+        sha256=delta.sha256 if delta else manifest.sha256,
+        content_name="delta digest" if delta else CONTENT,
+    )
 
 
 def check_below(below: Sequence[Link], *, watch: Watch) -> list[Check]:
@@ -330,7 +359,7 @@ def check_below(below: Sequence[Link], *, watch: Watch) -> list[Check]:
     """
     for each in below:
         try:
-            check = _hash_stored(each.open_stored, each.manifest, watch=watch)
+            check = check_stored(each.open_stored, each.manifest, watch=watch)
         except UnreachableError as exc:
             raise UnreachableError(f"It builds on backup {each.manifest.id}. {exc.message}", exc.hint) from exc
         if not check.ok:
@@ -339,13 +368,27 @@ def check_below(below: Sequence[Link], *, watch: Watch) -> list[Check]:
     return [Check(name=LINKS, ok=True, evidence=evidence)] if below else []
 
 
-def _hash_stored(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -> Check:
+def check_stored(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -> Check:
+    """Hash the stored bytes of one archive, whatever it builds on.
+
+    Raises:
+        UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
+    """
+    found_bytes, found_sha256 = hash_stored(open_stored, total_bytes=manifest.archive_bytes, watch=watch)
+    return _check_stored(found_bytes, found_sha256, manifest.archive_bytes, manifest.archive_sha256)
+
+
+def hash_stored(open_stored: OpenStored, *, total_bytes: int, watch: Watch) -> tuple[int, str]:
+    """Size and SHA-256 of stored bytes; ``total_bytes`` is for progress only.
+
+    Raises: as :func:`check_stored`.
+    """
     digest, found_bytes = hashlib.sha256(), 0
     with open_stored() as stored:
-        for piece in read_chunks(stored, phase="read", total_bytes=manifest.archive_bytes, watch=watch):
+        for piece in read_chunks(stored, phase="read", total_bytes=total_bytes, watch=watch):
             digest.update(piece)
             found_bytes += len(piece)
-    return _check_stored(found_bytes, digest.hexdigest(), manifest.archive_bytes, manifest.archive_sha256)
+    return found_bytes, digest.hexdigest()
 
 
 def verify_full(

@@ -44,6 +44,12 @@ class Database(models.Model):
         blank=True,
         help_text=_("Where its backups are stored. None chosen: as in the setting DESTINATIONS."),
     )
+    delta_chain = models.PositiveIntegerField(
+        _("deltas after a full archive"),
+        null=True,
+        blank=True,
+        help_text=_("At most so many archives of changed pages in a row. Empty: the setting DELTA_CHAIN. 0: none."),
+    )
     freshness_hours = models.PositiveIntegerField(
         _("freshness limit (hours)"),
         null=True,

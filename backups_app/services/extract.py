@@ -12,12 +12,12 @@ from ..core.errors import BackupError, InputError, RefusedError
 from ..core.extract import extract_archive
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check
-from ..destinations import reach
 from ..encryption import Keyring
 from ..models import AuditEvent, Backup, Copy
 from . import audit
 from .audit import Actor
 from .copies import from_first_good_copy, require_copies
+from .links import links_below, opener
 from .restores.guards import Objection, refuse_objections, require_reasons
 from .signing import signature_problem
 from .verify import read_manifest
@@ -106,9 +106,14 @@ def _why(overrides: dict[str, str]) -> str:
 
 def _extract_copy(backup: Backup, copy: Copy, target: Path, *, keyring: Keyring, watch: Watch) -> Extraction:
     manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
-    destination = reach(copy.destination)
-    keys = keyring.keys_for(manifest)
-    checks = extract_archive(lambda: destination.open(copy.name), manifest, target, watch=watch, keys=keys)
+    checks = extract_archive(
+        opener(backup, copy),
+        manifest,
+        target,
+        watch=watch,
+        keys=keyring.keys_for(manifest),
+        below=links_below(copy, manifest, keys_for=keyring.keys_for),
+    )
     return Extraction(target=target, destination=copy.destination, checks=checks)
 
 

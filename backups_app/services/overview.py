@@ -253,7 +253,8 @@ def _days(
 
 def stored(*, now: datetime) -> Stored:
     """The bytes of all archives that are there."""
-    kept = Backup.objects.filter(state__in=[Backup.State.VERIFIED, Backup.State.FAILED])
+    # An archive that several backups share is there once.
+    kept = Backup.objects.filter(state__in=[Backup.State.VERIFIED, Backup.State.FAILED], shares_with="")
     found = kept.aggregate(
         total=Sum("archive_bytes"), added=Sum("archive_bytes", filter=Q(created_at__gte=now - _GROWTH))
     )

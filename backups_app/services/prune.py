@@ -31,6 +31,7 @@ from .audit import Actor
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
+from .links import is_referred_to, object_name, referring_first
 from .removal import finish_removal
 
 _NOT_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
@@ -135,8 +136,10 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
         audit.record("prune", actor=actor, outcome=outcome, database_name=database.name, detail=exc.message)
         raise
     pruned.kept.extend(each for each in judged if each.decision.is_kept)
-    doomed = [each for each in reversed(judged) if not each.decision.is_kept]  # the oldest first
-    total = sum(each.backup.archive_bytes or 0 for each in doomed)
+    oldest_first = [each for each in reversed(judged) if not each.decision.is_kept]
+    doomed_by_id = {each.backup.pk: each for each in oldest_first}
+    doomed = [doomed_by_id[each.pk] for each in referring_first([each.backup for each in oldest_first])]
+    total = sum(stored_bytes(each.backup) for each in doomed)
     done = 0
     pruned.failures.extend(blocked.values())
     for each in doomed:
@@ -147,8 +150,13 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
             _remove(each, pruned, actor=actor)
         else:
             pruned.kept.append(each)
-        done += each.backup.archive_bytes or 0
+        done += stored_bytes(each.backup)
     return pruned
+
+
+def stored_bytes(backup: Backup) -> int:
+    """What a backup adds to a destination: nothing when it shares the archive of another one."""
+    return 0 if backup.shares_with else backup.archive_bytes or 0
 
 
 def give_up(backup: Backup, *, reason: str, actor: Actor, now: datetime) -> bool:
@@ -205,6 +213,7 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
             is_held=is_held_by_hand(backup),
             is_safety=backup.trigger == Backup.Trigger.SAFETY,
             is_needed=backup.pk in needed,
+            refers_to=frozenset({backup.shares_with, backup.builds_on} - {""}),
             verified_at=frozenset(copy.destination for copy in copies[backup.pk] if copy.state == Copy.State.VERIFIED),
         )
         for backup in backups
@@ -265,7 +274,7 @@ def _is_at_one_of(backup: Backup, places: Mapping[str, object]) -> bool:
 
 def _require_there(backup: Backup, copy: Copy) -> None:
     try:
-        found = reach(copy.destination).size(copy.name)
+        found = reach(copy.destination).size(object_name(backup, copy))
     except UnreachableError as exc:
         raise UnreachableError(
             f"Nothing was pruned: the backup {backup.pk}, which is to be kept, is not at {copy.destination}. "
@@ -291,6 +300,8 @@ def _mark(judged: Judged, *, actor: Actor, now: datetime) -> bool:
         Database.objects.select_for_update().get(pk=backup.database_id)  # one at a time
         row = Backup.objects.select_for_update().get(pk=backup.pk)
         if row.state != backup.state or is_held_by_hand(row) or row.pk in _needed(now=now):
+            return False
+        if is_referred_to(row):
             return False
         if row.state == Backup.State.RUNNING or _is_newest_of_its_sort(row, now=now):
             return False

@@ -22,14 +22,14 @@ from ..core.errors import (
 from ..core.fetch import fetch_stored
 from ..core.files import scratch_folder
 from ..core.progress import Watch
-from ..core.verify import failures, verify_quick
+from ..core.verify import check_stored
 from ..destinations import Destination, reach
 from ..models import AuditEvent, Backup, Copy, Job, Recipient, Verification
 from . import audit
 from .audit import Actor
 from .copies import nearest_first, note_failed_attempt, note_success
 from .keys.safety import require_safe_for
-from .names import stored_names
+from .links import object_names, opener
 from .verify import deepest_level, read_manifest, verify_copy
 
 _NEVER_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
@@ -78,7 +78,7 @@ def _store_again(
         scratch_folder(conf.scratch_folder(), f"repair-{uuid.uuid4().hex}") as folder,
     ):
         files = _fetch(backup, source, folder, watch=watch)
-        _replace(copy, files, watch=watch)
+        _replace(backup, copy, files, watch=watch)
     copy.stored_at = timezone.now()
     note_success(copy)
     copy.save(update_fields=["stored_at", "attempts", "retry_at"])
@@ -107,7 +107,8 @@ def _is_wanting(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
         return False
     try:
         manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
-        return bool(failures(verify_quick(partial(reach(copy.destination).open, copy.name), manifest, watch=watch)))
+        # Its own bytes only: those of an archive that it builds on are for that one's repair.
+        return not check_stored(opener(backup, copy), manifest, watch=watch).ok
     except UnreachableError:
         return False
     except VerificationError:
@@ -119,7 +120,7 @@ def _fetch(backup: Backup, source: Copy, folder: Path, *, watch: Watch) -> list[
     destination = reach(source.destination)
     digests = (backup.archive_sha256, backup.manifest_sha256, None)
     files: list[Path] = []
-    for name, sha256, size in zip(stored_names(source.name), digests, (backup.archive_bytes, 0, 0), strict=True):
+    for name, sha256, size in zip(object_names(backup, source), digests, (backup.archive_bytes, 0, 0), strict=True):
         target = folder / f"{len(files)}.fetched"
         try:
             fetch_stored(partial(destination.open, name), target, size_bytes=size, sha256=sha256, watch=watch)
@@ -131,18 +132,18 @@ def _fetch(backup: Backup, source: Copy, folder: Path, *, watch: Watch) -> list[
     return files
 
 
-def _replace(copy: Copy, files: list[Path], *, watch: Watch) -> None:
+def _replace(backup: Backup, copy: Copy, files: list[Path], *, watch: Watch) -> None:
     """Store the good files, each read back before the next one.
 
     Raises:
         VerificationError: what came back differs; it was removed. BackupError: from the store.
     """
     destination = reach(copy.destination)
-    names = stored_names(copy.name)
+    names = object_names(backup, copy)
     if copy.state not in _NEVER_STORED:
         copy.state, copy.reason = Copy.State.REPAIRING, copy.reason or "It is being replaced by a good copy."
         copy.save(update_fields=["state", "reason"])
-        for name in names:
+        for name in names[1:]:  # an archive that is right stays: others may share it, or build on it
             destination.remove(name)
     for name, path in zip(names, files, strict=False):
         if _is_there(destination, name, path, watch=watch):

@@ -13,7 +13,7 @@ from ..documents import pruning_document
 from ..models import Database
 from ..services.databases import databases_under_care, sync_databases
 from ..services.people import actor_for
-from ..services.prune import Judged, prune_database, simulate_prune
+from ..services.prune import Judged, prune_database, simulate_prune, stored_bytes
 from .find import find_database
 from .output import Output, human_age, human_size
 from .restores import confirm
@@ -100,5 +100,5 @@ def _print(kept: list[Judged], deleted: list[Judged], output: Output, *, is_dry_
             for each in judged
         ],
     )
-    freed = human_size(sum(each.backup.archive_bytes or 0 for each in deleted))
+    freed = human_size(sum(stored_bytes(each.backup) for each in deleted))
     output.line(f"{len(kept)} kept, {len(deleted)} {gone}, {freed} {'would be ' if is_dry_run else ''}freed.")

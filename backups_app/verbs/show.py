@@ -54,6 +54,12 @@ def _print(backup: Backup, output: Output) -> None:
         ("taken", f"{backup.taken_at:%Y-%m-%d %H:%M:%S} UTC" if backup.taken_at else "–"),
         ("size", f"{human_size(backup.size_bytes)}, stored as {human_size(backup.archive_bytes)}"),
         ("sha256", backup.sha256 or "–"),
+        *(
+            [("shares with", f"backup {backup.shares_with}, whose archive it is restored from")]
+            if backup.shares_with
+            else []
+        ),
+        *([("builds on", f"backup {backup.builds_on}")] if backup.builds_on else []),
         ("encrypted for", ", ".join(f"{each[:16]}…" for each in backup.key_ids) or "–"),
         *((f"copy at {copy.destination}", f"{copy.name} ({copy.state})") for copy in backup.copies.all()),
         *(("remark", remark) for remark in backup.remarks),

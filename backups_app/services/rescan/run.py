@@ -15,7 +15,7 @@ from ...core.files import file_lock
 from ...core.manifest import Manifest
 from ...core.progress import ProgressCallback, Watch
 from ...core.ranges import Range, covers, merged, single
-from ...core.verify import failures, reason_of, verify_quick
+from ...core.verify import hash_stored
 from ...destinations import LOCAL, Destination, get_destination
 from ...models import Backup, Copy, Database, Verification
 from ...models.backup import Verdict
@@ -25,9 +25,9 @@ from ..heal import heal_interrupted
 from ..signing import trust
 from ..verify import verify_copy
 from . import judge
-from .known import KnownCopy, is_still_known, known_copies, numbers_elsewhere
+from .known import KnownCopy, id_in, is_still_known, known_copies, numbers_elsewhere, stem_of
 from .outcome import Found, Rescan, record
-from .rebuild import database_for, register
+from .rebuild import copy_name, database_for, register
 from .store import Listing, Objects, Reading, list_store, read_manifest
 from .trust import Trust, decide_trust
 
@@ -145,6 +145,10 @@ class _Run:
         self.missing: dict[str, set[int]] = {}
         self.spoiled: dict[str, set[int]] = {}
         self.trust = Trust(keys={})
+        self._listing: Listing | None = None
+        self._read: dict[str, tuple[int, str] | UnreachableError] = {}
+        """Archive → what was found when it was read."""
+        self._bases: dict[str, Manifest | None] = {}
 
     def carry_out(self, trusting: str) -> Rescan:
         """All steps."""
@@ -157,6 +161,7 @@ class _Run:
         except UnreachableError as exc:
             self._find("destination_unreachable", exc.message)
             return self.done
+        self._listing = listing
         self.done.objects = listing.objects
         # A row is there before its objects: what was listed is known by now, at least as running.
         self.present = known_copies(self.destination.name)
@@ -232,7 +237,7 @@ class _Run:
 
     def _is_running(self, stem: str) -> bool:
         """Whether a backup of this name is being made right now."""
-        state: str = self.rows.get(_id_in(stem), ("", ""))[0]
+        state: str = self.rows.get(id_in(stem), ("", ""))[0]
         return state == str(Backup.State.RUNNING)
 
     def _judge_without_manifest(self, stem: str, objects: Objects, known: KnownCopy | None) -> None:
@@ -242,7 +247,7 @@ class _Run:
                 self._find_known(code, f"The catalogue knows the backup, but {what} is not there.", known)
             self._note_bad(known, is_missing=not objects.archive)
         elif objects.archive:
-            is_left_over = self.rows.get(_id_in(stem), ("", "unknown"))[1] == ""
+            is_left_over = self.rows.get(id_in(stem), ("", "unknown"))[1] == ""
             message = "No manifest belongs to this archive."
             self._find("left_over" if is_left_over else "stray_archive", message, path=objects.archive)
         elif objects.has_signature:
@@ -263,7 +268,7 @@ class _Run:
         self._judge_known_archive(manifest, objects, known)
 
     def _judge_known_archive(self, manifest: Manifest, objects: Objects, known: KnownCopy) -> None:
-        code, problem = self._archive_problem(manifest, objects)
+        code, problem = self._archive_problem(manifest)
         if not problem:
             self.done.known += 1
             if not known.is_settled:
@@ -275,14 +280,56 @@ class _Run:
             self._find_known(code, problem, known)
         self.bad.append(known)
 
-    def _archive_problem(self, manifest: Manifest, objects: Objects) -> tuple[str, str]:
-        """Code and reason of what is wrong with an archive; two empty texts when it is right."""
-        open_stored = partial(self.destination.open, manifest.archive_name)
+    def _archive_problem(self, manifest: Manifest) -> tuple[str, str]:
+        """Code and reason of what is wrong with an archive; two empty texts when it is right.
+
+        What it builds on is part of it. Each archive is read once, however many backups need it.
+        """
+        code, problem = self._own_problem(manifest)
+        each = manifest
+        while not problem and each.delta is not None:
+            base, delta = self._manifest_of(each.delta.base_name), each.delta
+            if base is None or (base.delta is not None and base.delta.position >= delta.position):
+                code, problem = "archive_deleted", "its manifest is not there, or is none"
+            elif (base.archive_sha256, base.sha256) != (delta.base_archive_sha256, delta.base_sha256):
+                code, problem = "archive_replaced", "another one lies in its place"
+            else:
+                code, problem = self._own_problem(base)
+                each = base
+            if problem:
+                problem = f"It builds on backup {delta.base}: {problem}"
+        return code, problem
+
+    def _own_problem(self, manifest: Manifest) -> tuple[str, str]:
+        name = manifest.archive_name
+        if name not in self._read:
+            self._read[name] = self._read_archive(name)
+        found = self._read[name]
+        if isinstance(found, UnreachableError):
+            return ("unreachable" if self._is_listed(name) else "archive_deleted"), found.message
+        if found != (manifest.archive_bytes, manifest.archive_sha256):
+            written = f"{manifest.archive_bytes:,} bytes with SHA-256 {manifest.archive_sha256}"
+            return "archive_replaced", f"stored bytes: {found[0]:,} with SHA-256 {found[1]}, {written} were written"
+        return "", ""
+
+    def _read_archive(self, name: str) -> tuple[int, str] | UnreachableError:
         try:
-            checks = verify_quick(open_stored, manifest, watch=self.quiet)
+            return hash_stored(partial(self.destination.open, name), total_bytes=0, watch=self.quiet)
         except UnreachableError as exc:
-            return ("unreachable" if objects.archive else "archive_deleted"), exc.message
-        return ("archive_replaced", reason_of(checks)) if failures(checks) else ("", "")
+            return exc
+
+    def _manifest_of(self, name: str) -> Manifest | None:
+        """The manifest of the archive that another one builds on."""
+        if name not in self._bases:
+            try:
+                self._bases[name] = read_manifest(self.destination, stem_of(name)).manifest
+            except UnreachableError:
+                self._bases[name] = None
+        return self._bases[name]
+
+    def _is_listed(self, name: str) -> bool:
+        objects = self._listing.stems.get(stem_of(name)) if self._listing else None
+        return objects is not None and bool(objects.archive)
 
     def _judge_new(self, reading: Reading, stem: str) -> None:
         found = judge.judge_new(reading, stem, keys=self.trust.keys)
@@ -387,32 +434,33 @@ class _Run:
             return
         self.done.registered += 1
         if self.is_dry_run:
-            code, problem = self._archive_problem(manifest, objects)
+            code, problem = self._archive_problem(manifest)
             verdict: str = Verdict.FAILED if problem else Verdict.PASSED
         else:
-            code, problem, verdict = self._register(reading, manifest, objects, row)
+            code, problem, verdict = self._register(reading, stem, manifest, row)
         if verdict != Verdict.PASSED and manifest.archive_name not in objects.odd:
             database = self.names[manifest.identity]
             self._find(code, problem, path=manifest.archive_name, backup=manifest.id, database=database)
 
-    def _register(
-        self, reading: Reading, manifest: Manifest, objects: Objects, row: Backup | None
-    ) -> tuple[str, str, str]:
+    def _register(self, reading: Reading, stem: str, manifest: Manifest, row: Backup | None) -> tuple[str, str, str]:
         if row is None:
             database, is_new = database_for(manifest)
             self.names[manifest.identity] = database.name
             if is_new:
                 self.done.databases_added.append(database.name)
-            row, copy = register(manifest, digest=reading.digest, database=database, destination=self.destination.name)
+            row, copy = register(
+                manifest, stem=stem, digest=reading.digest, database=database, destination=self.destination.name
+            )
         else:  # the catalogue knows the backup, but not that a copy of it is here
             stored_at = min(manifest.created_at, timezone.now())
-            facts = {"name": manifest.archive_name, "stored_at": stored_at}
+            facts = {"name": copy_name(manifest, stem), "stored_at": stored_at}
             copy, is_new = Copy.objects.get_or_create(backup=row, destination=self.destination.name, defaults=facts)
             if not is_new and copy.stored_at is None:  # it waited to be stored, and is there
                 copy.stored_at = stored_at
         judged = self._verify(row, copy)
         if judged.verdict == Verdict.UNREACHABLE:
-            return ("unreachable" if objects.archive else "archive_deleted"), judged.reason, judged.verdict
+            is_listed = self._is_listed(manifest.archive_name)
+            return ("unreachable" if is_listed else "archive_deleted"), judged.reason, judged.verdict
         return "archive_replaced", judged.reason, judged.verdict
 
     # Verdicts
@@ -427,7 +475,3 @@ class _Run:
 
     def _verify(self, backup: Backup, copy: Copy) -> Verification:
         return verify_copy(backup, copy, level=Verification.Level.QUICK, actor=self.actor, job=None, watch=self.quiet)
-
-
-def _id_in(stem: str) -> str:
-    return stem.rpartition("-")[2][:32]
