@@ -42,8 +42,11 @@ from backups_app.services.audit import Actor  # noqa: E402
 from backups_app.services.create import create_backup  # noqa: E402
 from backups_app.services.databases import add_database  # noqa: E402
 from backups_app.services.extract import extract_backup  # noqa: E402
+from backups_app.services.heal import heal_interrupted  # noqa: E402
 from backups_app.services.jobs.reap import reap_jobs  # noqa: E402
 from backups_app.services.names import manifest_name, stored_names  # noqa: E402
+from backups_app.services.prune import prune_database  # noqa: E402
+from backups_app.services.rescan import rescan  # noqa: E402
 from backups_app.services.restores import approve_restore, heal_restores, run_restore, undo_restore  # noqa: E402
 from backups_app.services.restores.request import file_request  # noqa: E402
 from backups_app.services.verify import verify_backup  # noqa: E402
@@ -93,19 +96,23 @@ class World:
 
     def settle(self) -> None:
         """What the next verb does first."""
+        heal_interrupted()
         reap_jobs()
         heal_restores()
 
     def judge(self, *, beside: set[str] | None = None) -> None:
         """What must hold after whatever ended however, once :meth:`settle` has run."""
-        for model, state in ((Backup, "running"), (Restore, "running"), (Job, "running"), (Job, "queued")):
+        ended = ((Backup, "running"), (Backup, "pruning"), (Restore, "running"), (Job, "running"), (Job, "queued"))
+        for model, state in ended:
             assert not model.objects.filter(state=state).exists(), f"a {model.__name__} row says {state}"
-        assert not Copy.objects.filter(state=Copy.State.PENDING).exists(), "a copy is left pending"
+        # A rescan that ended early says so of what it had found.
+        pending = Copy.objects.filter(state=Copy.State.PENDING).exclude(backup__failure_code="unverified")
+        assert not pending.exists(), "a copy is left pending"
         scratch = conf.scratch_folder()
         assert names_in(scratch) == set(), f"left in scratch: {names_in(scratch)}"
         archives = conf.archives_folder()
         stored = {str(each.relative_to(archives)) for each in archives.rglob("*") if each.is_file()}
-        listed = {copy.name for copy in Copy.objects.all()}
+        listed = {copy.name for copy in Copy.objects.exclude(state=Copy.State.PRUNED)}
         listed = {each for name in listed for each in stored_names(name)}
         assert stored == listed, f"stored and not listed: {stored - listed}; listed, not stored: {listed - stored}"
         for backup in Backup.objects.filter(state=Backup.State.VERIFIED).prefetch_related("copies"):
@@ -313,6 +320,71 @@ class Recreate(RestoreInPlace):
         assert digest(live) == self.world.before
 
 
+class Prune:
+    """Retention gives the oldest backup up. It is there with all its files, or gone with all of them."""
+
+    KEPT: ClassVar[int] = 2
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        Database.objects.filter(pk=world.database.pk).update(keep_last=self.KEPT)
+        world.database.refresh_from_db()
+        with connected(world.live) as connection:
+            connection.execute("UPDATE filler SET payload = randomblob(100) WHERE id = (SELECT min(id) FROM filler)")
+        world.before = digest(world.live)
+        world.create()
+        verified = Backup.objects.filter(state=Backup.State.VERIFIED).order_by("-taken_at")
+        self.kept = {each.pk for each in verified[: self.KEPT]}
+        self.doomed = {each.pk for each in verified[self.KEPT :]}
+        assert self.doomed
+
+    def run(self) -> None:
+        prune_database(self.world.database, actor=ANNA)
+
+    def judge(self) -> None:
+        assert digest(self.world.live) == self.world.before
+        kept = Backup.objects.filter(pk__in=self.kept, copies__state=Copy.State.VERIFIED)
+        assert set(kept.values_list("state", flat=True)) == {Backup.State.VERIFIED}
+        assert kept.count() == self.KEPT
+        for backup in Backup.objects.filter(pk__in=self.doomed):
+            assert (backup.state == Backup.State.PRUNED) == (backup.copies.get().state == Copy.State.PRUNED)
+
+    def has_succeeded(self) -> bool:
+        return not Backup.objects.filter(pk__in=self.doomed).exclude(state=Backup.State.PRUNED).exists()
+
+
+class Rescan:
+    """The catalogue has lost a backup. Its archive stays as it is, and its row comes back with the truth."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        lost = world.backups[world.before]
+        Backup.objects.filter(pk=lost.pk).delete()
+        self.lost = lost.pk
+        self._stored = self._digests()
+
+    def run(self) -> None:
+        rescan(actor=ANNA)
+
+    def judge(self) -> None:
+        assert digest(self.world.live) == self.world.before
+        assert self._digests() == self._stored, "a rescan changed the archives"
+        for backup in Backup.objects.all():
+            states = set(backup.copies.values_list("state", flat=True))
+            assert states <= {Copy.State.VERIFIED, Copy.State.UNREACHABLE, Copy.State.PENDING}, f"{states}"
+        if not self.has_succeeded():  # what the next one needs: the rest is found by it
+            rescan(actor=ANNA)
+            assert Backup.objects.get(pk=self.lost).state == Backup.State.VERIFIED
+
+    def has_succeeded(self) -> bool:
+        return Backup.objects.filter(pk=self.lost, state=Backup.State.VERIFIED).exists()
+
+    def _digests(self) -> dict[str, str]:
+        archives = conf.archives_folder()
+        found = (each for each in archives.rglob("*") if each.is_file())
+        return {str(each.relative_to(archives)): hashlib.sha256(each.read_bytes()).hexdigest() for each in found}
+
+
 OPERATIONS: dict[str, type[Operation]] = {
     "create": Create,
     "verify": Verify,
@@ -320,6 +392,8 @@ OPERATIONS: dict[str, type[Operation]] = {
     "restore": RestoreInPlace,
     "undo": Undo,
     "recreate": Recreate,
+    "prune": Prune,
+    "rescan": Rescan,
 }
 
 

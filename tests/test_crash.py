@@ -20,7 +20,7 @@ KILLS = 300 if os.environ.get("WALSAFE_SOAK") else 15
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("operation", ["create", "verify", "restore", "undo"])
+@pytest.mark.parametrize("operation", ["create", "verify", "restore", "undo", "prune", "rescan"])
 def test_killed_at_any_moment_it_is_before_or_after(fresh_catalog: Path, tmp_path: Path, operation: str):
     arguments = ("crash", operation, tmp_path, f"--kills={KILLS}")
     found = run_operations(fresh_catalog, tmp_path, *arguments, timeout_seconds=3600)

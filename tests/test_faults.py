@@ -24,9 +24,10 @@ pytestmark = [
 ]
 
 MOST = 4
-OPERATIONS = ("create", "verify", "extract", "restore", "undo", "recreate")
-CASES = [(operation, call) for operation in OPERATIONS for call in EFFECTS if (operation, call) != ("verify", "rename")]
-"""A verification gives nothing a name."""
+OPERATIONS = ("create", "verify", "extract", "restore", "undo", "recreate", "prune", "rescan")
+NEVER_CALLED = {("verify", "rename"), ("prune", "sqlite"), ("rescan", "sqlite")}
+"""A verification gives nothing a name; retention and a rescan open no database under care."""
+CASES = [(operation, call) for operation in OPERATIONS for call in EFFECTS if (operation, call) not in NEVER_CALLED]
 
 
 def run_operations(fresh_catalog: Path, folder: Path, *arguments: object, timeout_seconds: float) -> dict[str, int]:

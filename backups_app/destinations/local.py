@@ -139,7 +139,7 @@ class LocalDestination:
             BackupError: from the disk.
         """
         path = self._path(name)
-        with translated(f"removing {path.name}"), suppress(FileNotFoundError):
+        with translated(f"removing {path.name}"), suppress(FileNotFoundError, NotADirectoryError):
             path.unlink()
             sync_folder(path.parent)
 

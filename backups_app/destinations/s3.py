@@ -51,7 +51,12 @@ class S3Destination(StorageDestination):
         file.seek(0)
         body = file.read()
         self._client.put_object(
-            **self._place(name), **self._parameters(name), **more, Body=body, ChecksumSHA256=_checksum(body)
+            **self._place(name),
+            **self._parameters(name),
+            **more,
+            Body=body,
+            ChecksumAlgorithm="SHA256",
+            ChecksumSHA256=_checksum(body),
         )
 
     def _store_in_parts(self, file: BinaryIO, name: str, *, size: int, watch: Watch) -> None:
@@ -126,6 +131,12 @@ class S3Destination(StorageDestination):
             if error_code(exc) in ("NoSuchKey", "404"):
                 raise FileNotFoundError(name) from exc
             raise
+
+    def remove(self, name: str) -> None:
+        """Remove a stored object; one that is not there is fine. See :class:`.base.Destination`."""
+        require_plain_name(name)
+        # Not through the storage: to that, a bucket that is not there is an object that is not there.
+        self._ask(f"removing {name}", lambda: self._client.delete_object(**self._place(name)))
 
     def list(self) -> Iterator[StoredObject]:
         """Every stored object, a page at a time. See :class:`.base.Destination`."""

@@ -37,7 +37,7 @@ _NEVER_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
 
 def repair_copy(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, watch: Watch) -> Verification | None:
     """Replace the damaged or missing ``copy`` by the bytes of a verified copy of the same backup, and
-    verify it: a damaged one as deeply as the keys at hand allow.
+    verify it as deeply as the keys at hand allow.
 
     For the owner of ``job``. None when there is nothing to do: no other copy is verified, the bytes of
     this one are right (what is wrong lies in the data), or its store cannot be reached, which says
@@ -70,8 +70,7 @@ def repair_copy(backup: Backup, copy: Copy, *, actor: Actor, job: Job | None, wa
 def _store_again(
     backup: Backup, copy: Copy, source: Copy, *, actor: Actor, job: Job | None, watch: Watch
 ) -> Verification:
-    was_never_there = copy.state in _NEVER_STORED
-    if was_never_there:
+    if copy.state in _NEVER_STORED:
         _require_allowed(backup, copy)
     with (
         translated("preparing the repair"),
@@ -82,9 +81,7 @@ def _store_again(
     copy.stored_at = timezone.now()
     note_success(copy)
     copy.save(update_fields=["stored_at", "attempts", "retry_at"])
-    # The bytes of a new copy are those that were proven elsewhere; they were read back a moment ago.
-    level = Verification.Level.QUICK if was_never_there else deepest_level(backup)
-    return verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch)
+    return verify_copy(backup, copy, level=deepest_level(backup), actor=actor, job=job, watch=watch)
 
 
 def _require_allowed(backup: Backup, copy: Copy) -> None:

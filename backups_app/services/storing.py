@@ -115,7 +115,7 @@ class Attempt:
     destination: Destination | None
     checks: list[Check] = field(default_factory=list)
     error: BackupError | None = None
-    started_at: datetime = field(default_factory=timezone.now)
+    started_at: datetime = field(default_factory=lambda: timezone.now())  # noqa: PLW0108 - looked up then
     written: list[str] = field(default_factory=list)
     """Objects of ours that may lie there."""
 

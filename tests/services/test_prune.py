@@ -185,7 +185,7 @@ def test_the_newest_verified_copy_at_a_destination_is_not_deleted_even_by_a_wron
         for each in Backup.objects.filter(database=shop)
     ]
     monkeypatch.setattr(prune_module, "simulate_prune", lambda *_args, **_options: wrong)
-    monkeypatch.setattr(prune_module, "_require_survivors", lambda _judged: None)
+    monkeypatch.setattr(prune_module, "_unsafe_places", lambda _judged: {})
     prune_database(shop, actor=ACTOR)
     assert states(history) == ["verified", "pruned", "pruned", "verified"]
 

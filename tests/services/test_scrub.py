@@ -329,12 +329,12 @@ def test_a_backup_that_was_pruned_since_it_was_asked_for_is_nobodys_loss(shop: D
 
 
 def test_a_repair_that_fails_raises_nothing(shop: Database, make_backup: MakeBackup, monkeypatch: pytest.MonkeyPatch):
-    from backups_app.services import scrub
+    from backups_app.services import recopy
 
     def fail(*_args: object, **_options: object) -> None:
         raise BackupError("no", "hint")
 
-    monkeypatch.setattr(scrub, "repair_copy", fail)
+    monkeypatch.setattr(recopy, "repair_copy", fail)
     backup = proven(make_backup(shop), days_ago=31)
     backup.copies.update(state="repairing")
     assert scrub_database(shop, actor=ACTOR) == []

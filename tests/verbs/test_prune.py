@@ -55,6 +55,14 @@ def test_without_yes_and_without_a_terminal_nothing_is_deleted(run: Run, history
     assert set(Backup.objects.values_list("state", flat=True)) == {"verified"}
 
 
+def test_without_yes_there_is_nothing_to_confirm_when_everything_is_kept(run: Run, history: list[Backup]):
+    Database.objects.filter(pk=history[0].database_id).update(keep_last=3)
+    finished = run("prune", "--json")
+    assert finished.code == 0
+    assert len(finished.document["prune"]["kept"]) == 3
+    assert finished.document["prune"]["deleted"] == []
+
+
 def test_without_names_all_databases_are_pruned_and_a_refusal_stops_no_other(run: Run, history: list[Backup]):
     Database.objects.create(name="aaa", path="/nowhere/aaa.sqlite3", keep_last=0)
     finished = run("prune", "--yes", "--json")

@@ -10,7 +10,7 @@ from django.utils import timezone
 from ... import conf
 from ...core import manifest as manifests
 from ...core.chain import Fault, Head, Link, chain_end, judge_chain
-from ...core.errors import BusyError, RefusedError, UnreachableError
+from ...core.errors import BusyError, RefusedError, UnreachableError, translated
 from ...core.files import file_lock
 from ...core.manifest import Manifest
 from ...core.progress import ProgressCallback, Watch
@@ -115,7 +115,8 @@ def rescan(
     limit_seconds = conf.get("DEADLINE_SECONDS")
     watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled, deadline_seconds=limit_seconds)
     quiet = Watch(is_cancelled=is_cancelled, deadline_seconds=limit_seconds)
-    with file_lock(conf.state_folder() / "locks" / "rescan.lock", blocking=False) as is_ours:
+    lock = conf.state_folder() / "locks" / "rescan.lock"
+    with translated("taking the lock of rescans"), file_lock(lock, blocking=False) as is_ours:
         if not is_ours:
             raise BusyError("Another rescan is running.", "Try again when it has ended.")
         run = _Run(get_destination(destination), actor=actor, is_dry_run=is_dry_run, watch=watch, quiet=quiet)
