@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from django.db import transaction
@@ -230,24 +231,58 @@ def _create_and_prove(
     remark = unproven_remark(recipients, now=timezone.now())
     source = origin.path if origin else live_path(database)
     created = create_unless_unchanged(source, folder, options=options, watch=watch, now=timezone.now)
-    if isinstance(created, Unchanged) and owner is not None:
+    store = partial(_store, backup, tables=tables, places=places, actor=actor, watch=watch, remark=remark)
+    if origin and isinstance(created, CreatedArchive):
+        created = replace(created, snapshot=replace(created.snapshot, taken_at=origin.taken_at))
+    if owner is not None and (isinstance(created, Unchanged) or created.delta is not None):
         try:
-            _share(backup, created, owner, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
+            store(created, folder=folder, owner=owner)
         except VerificationError as exc:
-            # What was to be shared is not what it was: the new backup must not depend on it.
+            # What it was to refer to is not what it was: the new backup must not depend on it.
             logger.error("Backup %s is stored whole: %s", backup.pk, exc)  # noqa: TRY400 - no traceback
             _judge(owner.backup, actor=actor, job=backup.job, watch=watch)
-            alone = replace(options, previous=None)
-            created = create_archive(source, folder, options=alone, watch=watch, now=timezone.now)
+            created = _make_alone(backup, source, folder, options=options, watch=watch)
+            folder = folder / _ALONE
         else:
             return
-    if isinstance(created, Unchanged):
-        raise TypeError("an archive was to be made")
-    if origin:
-        created = replace(created, snapshot=replace(created.snapshot, taken_at=origin.taken_at))
-    store_created(backup, created, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
-    if on_file_key is not None and created.archive.file_key is not None:
+    store(created, folder=folder)
+    if on_file_key is not None and isinstance(created, CreatedArchive) and created.archive.file_key is not None:
         on_file_key(created.archive.file_key)
+
+
+def _store(
+    backup: Backup,
+    created: CreatedArchive | Unchanged,
+    *,
+    folder: Path,
+    owner: Owner | None = None,
+    tables: tuple[str, ...],
+    places: Sequence[Place],
+    actor: Actor,
+    watch: Watch,
+    remark: str,
+) -> None:
+    if isinstance(created, CreatedArchive):
+        store_created(backup, created, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
+    elif owner is not None:
+        _share(backup, created, owner, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
+
+
+_ALONE = "alone"
+
+
+def _make_alone(backup: Backup, source: Path, folder: Path, *, options: CreateOptions, watch: Watch) -> CreatedArchive:
+    """A new snapshot in a full archive, after an attempt that left nothing but its name on the row."""
+    backup.archive_name = archive_name(
+        backup.database.name,
+        created_at=backup.created_at,
+        backup_id=backup.pk,
+        is_encrypted=bool(options.recipients),
+    )
+    backup.save(update_fields=["archive_name"])
+    alone = folder / _ALONE
+    alone.mkdir(mode=0o700)
+    return create_archive(source, alone, options=replace(options, previous=None), watch=watch, now=timezone.now)
 
 
 def _judge(owner: Backup, *, actor: Actor, job: Job | None, watch: Watch) -> None:
@@ -356,8 +391,6 @@ def _share(
             the new backup is left then.
     """
     manifest = manifest_of_owner(owner, places)
-    drafts = folder / "shared"  # what it left, if it fails, is in nobody's way
-    drafts.mkdir(mode=0o700)
     made = _Made(
         snapshot=unchanged.snapshot,
         checks=unchanged.checks,
@@ -373,7 +406,7 @@ def _share(
     )
     part = _shared_part(manifest, watch=watch)
     shared = [f"Nothing has changed: it shares the archive of backup {owner.backup.pk}.", *([remark] if remark else [])]
-    _store_made(backup, made, part, tables, drafts, places=places, actor=actor, watch=watch, remark=" ".join(shared))
+    _store_made(backup, made, part, tables, folder, places=places, actor=actor, watch=watch, remark=" ".join(shared))
 
 
 def _store_made(
