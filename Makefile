@@ -50,6 +50,7 @@ messages: $(VENV)/.dev  ## Bring the catalogue of translations up to date and co
 bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run, and the pages of the admin
 	$(BIN)/python -m benchmarks $(ARGS)
 	$(BIN)/python -m benchmarks.pages
+	$(BIN)/python -m benchmarks.space
 
 soak: $(VENV)/.dev  ## Everything at once for MINUTES (10), then every fault, 300 kills per verb, long fuzzing
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
