@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import random
+import re
 import resource
 import sqlite3
 import subprocess
 import tarfile
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from backups_app.core.age import X25519Identity
+from backups_app.core.age import X25519Identity, identity_file
 from backups_app.core.archive import Keys, compress, decompress
 from backups_app.core.beside import open_archive_file
 from backups_app.core.create import CreatedArchive, CreateOptions, Unchanged, create_unless_unchanged
@@ -27,7 +31,7 @@ from backups_app.core.pages import KeptDigests, PageRoot, PageState, digests_of_
 from backups_app.core.progress import Watch
 from backups_app.core.verify import failures, reason_of, unpack
 from tests.deltas import Chain, build_pages, change, insert
-from tests.support import names_in, needs_tool
+from tests.support import PROJECT, names_in, needs_tool
 
 PAGE = 512
 
@@ -500,32 +504,24 @@ def test_memory_does_not_grow_with_the_runs_of_a_delta(tmp_path: Path):
 
 # Stock tools
 
-APPLY = r"""
-set -eu
-cp "$1" "$3"
-zstd -q -d -c "$2" | tar -xf - -C "$4"
-skip=0
-while read -r word first count; do
-    case $word in
-    base) echo "$first  $3" | sha256sum --check --quiet ;;
-    page) page=$first ;;
-    run) dd if="$4/pages" of="$3" bs="$page" skip="$skip" seek=$((first - 1)) count="$count" conv=notrunc status=none
-         skip=$((skip + count)) ;;
-    size) truncate --size="$first" "$3" ;;
-    result) echo "$first  $3" | sha256sum --check --quiet ;;
-    esac
-done < "$4/index"
-"""
+SCRIPT = re.findall(r"```sh\n(.*?)```", (PROJECT / "docs" / "space.md").read_text("utf-8"), re.DOTALL)[0]
 
 
-def test_stock_tools_put_a_delta_into_its_base(live: Path, tmp_path: Path):
-    for tool in ("bash", "zstd", "tar", "dd", "truncate", "sha256sum"):
+def by_stock_tools(chain: Chain, number: int, target: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the script of the documents in the folder of the archives."""
+    for tool in ("sh", "sed", "zstd", "tar", "dd", "truncate", "sha256sum"):
         needs_tool(tool)
+    command = ["sh", "-c", SCRIPT, "restore-chain.sh", chain.path(number).name, str(target)]
+    return subprocess.run(
+        command, cwd=chain.folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_script_of_the_documents_restores_every_link(live: Path, tmp_path: Path):
     change(live, "VACUUM")
     chain = Chain(folder=tmp_path / "store")
     chain.folder.mkdir()
     chain.add(live)
-    subprocess.run(["zstd", "-q", "-d", chain.path(1), "-o", tmp_path / "base.db"], check=True)
     chain.keep(grown(chain, live))
     change(live, "DELETE FROM note WHERE id > 390", "VACUUM")
     made = chain.create(live)
@@ -533,12 +529,36 @@ def test_stock_tools_put_a_delta_into_its_base(live: Path, tmp_path: Path):
     assert made.delta is not None
     assert made.snapshot.size_bytes < chain.manifests[0].size_bytes
     chain.keep(made)
-    work = tmp_path / "work"
-    work.mkdir()
-    base = tmp_path / "base.db"
-    for number in (2, 3):
-        target = tmp_path / f"{number}.db"
-        subprocess.run(["bash", "-c", APPLY, "bash", base, chain.path(number), target, work], check=True)
-        base = target
+    for number in (1, 2, 3):
+        done = by_stock_tools(chain, number, tmp_path / f"{number}.db")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (
+            hashlib.sha256((tmp_path / f"{number}.db").read_bytes()).hexdigest() == chain.manifests[number - 1].sha256
+        )
     unpack(**vars_of(chain, 3), target=tmp_path / "ours.db", watch=Watch())
     assert (tmp_path / "3.db").read_bytes() == (tmp_path / "ours.db").read_bytes()
+
+
+def test_the_script_opens_encrypted_chains_with_age(live: Path, tmp_path: Path):
+    needs_tool("age")
+    identity = X25519Identity.generate()
+    chain = Chain(folder=tmp_path / "store", recipients=[identity.recipient])
+    chain.folder.mkdir()
+    chain.add(live)
+    chain.keep(grown(chain, live))
+    key = tmp_path / "key.txt"
+    key.write_bytes(identity_file(identity, now=datetime.now(UTC)))
+    done = by_stock_tools(chain, 2, tmp_path / "2.db", KEY=str(key))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows_of(tmp_path / "2.db") == 405
+
+
+def test_the_script_stops_at_a_base_that_is_another_database(live: Path, tmp_path: Path):
+    chain = Chain(folder=tmp_path / "store")
+    chain.folder.mkdir()
+    chain.add(live)
+    chain.keep(grown(chain, live))
+    other = build_pages(tmp_path / "other.db")
+    chain.path(1).unlink()
+    subprocess.run(["zstd", "-q", other, "-o", chain.path(1)], check=True)
+    assert by_stock_tools(chain, 2, tmp_path / "2.db").returncode != 0
