@@ -154,6 +154,10 @@ def _is_text_or_texts(value: object) -> bool:
     return value is None or all(isinstance(each, str) for each in texts)
 
 
+def _is_count_of_bytes(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 # Setting → is the value usable, and what it should be.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "HOME": (lambda value: value is None or isinstance(value, str | Path), "a path"),
@@ -198,6 +202,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "AGE_PROOF_MONTHS": (lambda value: _is_number(value) and 0 < value <= 120, "a number of months, at most 120"),
     "TRIAGE_ROOTS": (_is_list_of_paths, "a list of folders"),
     "TRIAGE_KEY_FILES": (_is_list_of_paths, "a list of files or folders"),
+    "UPLOAD_MAX_BYTES": (_is_count_of_bytes, "a number of bytes above 0"),
+    "UPLOAD_KEEP_HOURS": (lambda value: _is_number(value) and 0 < value <= 24 * 365, "hours, at most 8760"),
+    "DOWNLOAD_MAX_BYTES": (
+        lambda value: value is None or _is_count_of_bytes(value),
+        "a number of bytes above 0, or None",
+    ),
     "ANOMALY_PERCENT": (lambda value: _is_number(value) and 0 < value <= 100, "a percentage above 0, at most 100"),
     "WAL_LIMIT_BYTES": (lambda value: isinstance(value, int) and value > 0, "a number of bytes above 0"),
     "METRICS_TOKEN": (lambda value: value in (None, "") or conf.is_token(value), "at least 16 visible characters"),
@@ -282,11 +292,13 @@ def _archive_folders() -> list[Path]:
 def check_destinations(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
     """Every destination that backups go to can be made."""
     given = getattr(settings, "BACKUPS", {})
-    names = given.get("DESTINATIONS", [LOCAL]) if isinstance(given, dict) else [LOCAL]
+    names = given.get("DESTINATIONS", []) if isinstance(given, dict) else []
     if not _is_list_of_names(names):
         return []  # said by check_settings
     found: list[CheckMessage] = []
     for name in dict.fromkeys(names):
+        if name == LOCAL:
+            continue  # check_home looks at it
         try:
             get_destination(name)
         except RefusedError as exc:

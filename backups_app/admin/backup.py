@@ -6,10 +6,10 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Model, Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..core.errors import BackupError
-from ..models import Backup, Copy, Job, Verification
+from ..models import Backup, Copy, Job, Restore, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
 from ..services.hold import hold_backup, release_backup
@@ -29,7 +29,11 @@ from ..services.restores import request_restore
 from ..services.restores.guards import GuardError
 from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to, requested_with_this_form
-from .base import EvidenceAdmin, without_jobs
+from .base import without_jobs
+from .chosen import ACTIONS, ChosenPages
+from .delete import DeletePages
+from .download import DownloadPages
+from .links import reverse
 from .request import RequestForm
 
 _JOBS_SHOWN = 10
@@ -37,7 +41,7 @@ _LEVELS = {Verification.Level.QUICK, Verification.Level.FULL, Verification.Level
 
 
 @admin.register(Backup)
-class BackupAdmin(EvidenceAdmin):
+class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
     """Every attempt, its outcome and its evidence."""
 
     list_display = ["when", "database", "state_badge", "rows", "size", "stored", "id"]
@@ -47,12 +51,13 @@ class BackupAdmin(EvidenceAdmin):
     list_per_page = 50
     search_fields = ["id", "database__name", "note", "sha256", "archive_sha256"]
     date_hierarchy = "created_at"
-    actions = None
+    actions = ACTIONS
     fieldsets = [
         (None, {"fields": ["state_badge", "explanation", "database_link", "when", "rows", "size", "stored", "note"]}),
         (gettext_lazy("Evidence"), {"fields": ["evidence"]}),
         (gettext_lazy("Rows per table"), {"fields": ["tables"]}),
         (gettext_lazy("Copies and recovery"), {"fields": ["copies_table", "recovery"]}),
+        (gettext_lazy("Restores"), {"fields": ["restores_table"]}),
         (gettext_lazy("Jobs"), {"fields": ["jobs"]}),
         (
             gettext_lazy("Details"),
@@ -149,6 +154,7 @@ class BackupAdmin(EvidenceAdmin):
         found = [
             {
                 "row": each,
+                "page": display.page_url("verification", each.pk),
                 "badge": display.badge(each.verdict, each.get_verdict_display()),
                 "age": display.age(each.finished_at),
                 "checks": display.checks_table(each.checks),
@@ -163,6 +169,7 @@ class BackupAdmin(EvidenceAdmin):
         found = [
             {
                 "row": copy,
+                "link": display.linked("copy", copy.pk, copy.destination),
                 "badge": display.badge(copy.state, copy.get_state_display()),
                 "age": display.age(copy.checked_at),
             }
@@ -172,26 +179,35 @@ class BackupAdmin(EvidenceAdmin):
 
     @admin.display(description=gettext_lazy("recovery without this app"))
     def recovery(self, backup: Backup) -> SafeString | str:
-        """The command that gives the database back with stock tools."""
+        """The commands that give the database back with stock tools, and without a catalogue; to copy."""
         if not backup.archive_sha256 or backup.is_gone:
             return display.DASH
         name = backup.archive_name.rsplit("/", 1)[-1]
-        command = self._recovery_of(backup, name)
-        if not backup.has_media:
-            return command
-        opening = "age -d -i KEYFILE {} | zstd -d" if backup.is_encrypted else "zstd -dc {}"
-        unpacking = f'<br><code class="walsafe-command">{opening} | tar -x -C NEW_FOLDER</code>'
-        return command + format_html(unpacking, media_name(name))
+        stock = (
+            f"age -d -i KEYFILE -o recovered.zst {name} && zstd -d recovered.zst -o recovered.sqlite3"
+            if backup.is_encrypted
+            else f"zstd -d {name} -o recovered.sqlite3"
+        )
+        identity = " --identity KEYFILE" if backup.is_encrypted else ""
+        context = {
+            "backup": backup,
+            "manifest_url": reverse("admin:backups_app_backup_manifest", args=[backup.pk]),
+            "commands": [
+                (_("With stock tools"), stock),
+                *self._recovery_of_media(backup, name),
+                (_("With the engine alone, proven"), f"python -m backups_app.core restore {name} --to NEW{identity}"),
+                (_("On this host, proven"), f"python manage.py backup restore {backup.pk} --to NEW.sqlite3"),
+            ],
+        }
+        return render_to_string("admin/backups_app/recovery.html", context)
 
     @staticmethod
-    def _recovery_of(backup: Backup, name: str) -> SafeString:
-        if backup.is_encrypted:
-            return format_html(
-                '<code class="walsafe-command">age -d -i KEYFILE -o recovered.zst {} '
-                "&amp;&amp; zstd -d recovered.zst -o recovered.sqlite3</code>",
-                name,
-            )
-        return format_html('<code class="walsafe-command">zstd -d {} -o recovered.sqlite3</code>', name)
+    def _recovery_of_media(backup: Backup, name: str) -> list[tuple[str, str]]:
+        if not backup.has_media:
+            return []
+        media = media_name(name)
+        opened = f"age -d -i KEYFILE {media} | zstd -d" if backup.is_encrypted else f"zstd -dc {media}"
+        return [(_("Its media, with stock tools"), f"{opened} | tar -x -C NEW_FOLDER")]
 
     @admin.display(description=gettext_lazy("jobs"))
     def jobs(self, backup: Backup) -> SafeString | str:
@@ -204,6 +220,22 @@ class BackupAdmin(EvidenceAdmin):
             | Q(database=backup.database_id, state__in=Job.OPEN_STATES)
         )
         return display.jobs_table(Job.objects.filter(concerned).defer("log", "options")[:_JOBS_SHOWN])
+
+    @admin.display(description=gettext_lazy("restores"))
+    def restores_table(self, backup: Backup) -> SafeString | str:
+        """What it was restored into or is asked for, and the restore that it can undo."""
+        concerned = Restore.objects.filter(Q(backup=backup) | Q(safety_backup=backup)).select_related("database")
+        found = [
+            {
+                "row": restore,
+                "link": display.linked("restore", restore.pk),
+                "badge": display.badge(restore.state, restore.get_state_display()),
+                "age": display.age(restore.requested_at),
+                "is_safety": restore.safety_backup_id == backup.pk,
+            }
+            for restore in concerned.defer("preview", "report")[:_JOBS_SHOWN]
+        ]
+        return render_to_string("admin/backups_app/restores_table.html", {"restores": found}) if found else display.DASH
 
     @admin.display(description=gettext_lazy("signature"))
     def signature(self, backup: Backup) -> str:
@@ -269,13 +301,15 @@ class BackupAdmin(EvidenceAdmin):
             "can_verify": request.user.has_perm("backups_app.verify_backup"),
             "can_restore": request.user.has_perm("backups_app.request_restore"),
             "can_hold": request.user.has_perm("backups_app.hold_backup"),
+            "can_download": request.user.has_perm("backups_app.download_backup"),
+            "can_delete": request.user.has_perm("backups_app.prune_backup"),
             "is_held_by_hand": self._is_held(object_id),
         }
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
 
     def verify_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET shows what will happen, POST asks for it."""
-        backup = self._backup(request, backup_id)
+        backup = self.backup_or_404(request, backup_id)
         has_copies = backup.copies.filter(state__in=Copy.STORED_STATES).exists()
         if request.method == "POST" and not has_copies:
             messages.error(request, _("This backup has no stored copy, so there is nothing to verify."))
@@ -291,15 +325,10 @@ class BackupAdmin(EvidenceAdmin):
             "title": _("Verify backup"),
             "backup": backup,
             "has_copies": has_copies,
+            "level": request.GET.get("level") if request.GET.get("level") in _LEVELS else "full",
             "opened": form_opened_at(),
         }
         return TemplateResponse(request, "admin/backups_app/confirm_verify.html", context)
-
-    def _backup(self, request: HttpRequest, backup_id: str) -> Backup:
-        backup: Backup | None = self.get_queryset(request).select_related("database").filter(pk=backup_id).first()
-        if backup is None:
-            raise Http404
-        return backup
 
     def _verify(self, request: HttpRequest, backup: Backup, *, level: str) -> HttpResponseRedirect:
         asked_at, page = timezone.now(), display.page_url("backup", backup.pk)
@@ -321,7 +350,7 @@ class BackupAdmin(EvidenceAdmin):
 
     def hold_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET shows what will happen, POST does it."""
-        backup = self._backup(request, backup_id)
+        backup = self.backup_or_404(request, backup_id)
         page = display.page_url("backup", backup.pk)
         if request.method == "POST":
             act = release_backup if request.POST.get("verb") == "release" else hold_backup
@@ -347,7 +376,7 @@ class BackupAdmin(EvidenceAdmin):
 
     def restore_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET asks into which database and why; POST computes the preview and files the request."""
-        backup = self._backup(request, backup_id)
+        backup = self.backup_or_404(request, backup_id)
         twin = requested_with_this_form(request, backup=backup) if request.method == "POST" else None
         if twin is not None:
             messages.info(request, _("The request was filed already: nothing is done twice."))

@@ -103,7 +103,7 @@ def _in_line(job: Job) -> str:
 
 def warning_about(job: Job, *, now: datetime) -> str:
     """What keeps a job from being done, when somebody has to do something about it."""
-    if job.state == Job.State.QUEUED and not job.is_inline and not is_anybody_working(now):
+    if job.state == Job.State.QUEUED and not job.is_inline and not is_anybody_working(now, host=job.host):
         return nobody_works()
     return ""
 

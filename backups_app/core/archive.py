@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from . import age
 from .age import FileKey, Identity, Recipient
-from .background import Background
+from .background import Background, read_in_background
 from .errors import KeyMissingError, UnreachableError, VerificationError, translated
 from .files import create_private_file
 from .progress import Watch
@@ -380,48 +380,69 @@ def read_archive(
         UnreachableError: from a store that cannot be read.
         CancelledError, DeadlineError: from ``watch``. Whatever ``keep`` raises.
     """
-    outer, inner = hashlib.sha256(), hashlib.sha256()
-    archive_bytes = content_bytes = 0
-    damage: VerificationError | None = None
-    locked: KeyMissingError | None = None
+    outer = hashlib.sha256()
+    archive_bytes = 0
+    inner = _Contents(limit_bytes=limit_bytes, keep=keep)
 
-    def hashed(hashing: Background) -> Iterator[bytes]:
+    def hashed() -> Iterator[bytes]:
         nonlocal archive_bytes
         for piece in read_chunks(stored, phase=phase, total_bytes=total_bytes, watch=watch):
             archive_bytes += len(piece)
-            hashing.submit(outer.update, piece)
+            outer.update(piece)
             yield piece
 
-    with Background() as hashing:
-        pieces = hashed(hashing)
-        contents = decompress(pieces if keys is None else keys.opened(pieces), limit_bytes=limit_bytes)
-        while True:
-            try:
-                content = next(contents, None)
-            except UnreachableError:
-                raise  # the store's failure says nothing about the archive
-            except VerificationError as exc:
-                damage = exc
-                break
-            except KeyMissingError as exc:
-                locked = exc
-                break
-            if content is None:
-                break
-            hashing.submit(inner.update, content)
-            content_bytes += len(content)
-            if keep is not None:
-                keep(content)
-        for _ in pieces:  # after damage: the digest of the stored bytes is evidence too
-            pass
+    pieces = hashed()
+    try:
+        # Reading, hashing and decrypting here, decompressing there: each about half of the work.
+        read_in_background(pieces if keys is None else keys.opened(pieces), inner.take)
+    except VerificationError as exc:
+        if inner.damage is None or isinstance(exc, UnreachableError):
+            raise
+    for _ in pieces:  # after damage: the digest of the stored bytes is evidence too
+        pass
     return ReadArchive(
         archive_bytes=archive_bytes,
         archive_sha256=outer.hexdigest(),
-        content_bytes=content_bytes,
-        sha256=inner.hexdigest(),
-        damage=damage,
-        locked=locked,
+        content_bytes=inner.size_bytes,
+        sha256=inner.digest.hexdigest(),
+        damage=inner.damage,
+        locked=inner.locked,
     )
+
+
+class _Contents:
+    """What comes out of an archive: its size and digest, and why no more came."""
+
+    def __init__(self, *, limit_bytes: int, keep: Callable[[bytes], object] | None) -> None:
+        self._limit_bytes, self._keep = limit_bytes, keep
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
+        self.damage: VerificationError | None = None
+        self.locked: KeyMissingError | None = None
+
+    def take(self, opened: Iterator[bytes]) -> None:
+        """Decompress ``opened`` to its end, or to where it is damaged or locked.
+
+        Raises: whatever ``keep`` raises, and what says nothing about the archive.
+        """
+        contents = decompress(opened, limit_bytes=self._limit_bytes)
+        with Background() as hashing:
+            while (content := self._next(contents)) is not None:
+                hashing.submit(self.digest.update, content)
+                self.size_bytes += len(content)
+                if self._keep is not None:
+                    self._keep(content)
+
+    def _next(self, contents: Iterator[bytes]) -> bytes | None:
+        try:
+            return next(contents, None)
+        except UnreachableError:
+            raise  # the store's failure says nothing about the archive
+        except VerificationError as exc:
+            self.damage = exc
+        except KeyMissingError as exc:
+            self.locked = exc
+        return None
 
 
 def unpack_archive(

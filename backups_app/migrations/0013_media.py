@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("backups_app", "0011_destinations"),
+        ("backups_app", "0016_scale"),
     ]
 
     operations = [

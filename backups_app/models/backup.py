@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .database import Database
+from .shown import shown
 
 
 def new_backup_id() -> str:
@@ -192,7 +193,7 @@ class Backup(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.database_id and self.database.name} {self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})"
+        return shown(f"{self.database_id and self.database.name} {self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})")
 
     @property
     def tables(self) -> dict[str, int]:
@@ -280,4 +281,4 @@ class Copy(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.destination}:{self.name}"
+        return shown(f"{self.destination}:{self.name}")

@@ -33,6 +33,7 @@ from .chain import Sealed, advance_head, seal_manifest
 from .databases import database_files, live_path, required_tables
 from .heal import heal_interrupted
 from .health.anomalies import remarks_on
+from .hosts import require_here
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .keys.registry import note_use, sync_recipients
@@ -71,7 +72,11 @@ def create_backup(
     ``failed`` or ``cancelled`` with ``failure_code``, ``reason`` and ``hint``. An archive whose
     content is not as it must be (damaged source, empty required table) is kept as ``failed``
     evidence; an archive that cannot be proven is removed.
+
+    Raises:
+        RefusedError: the database is on another host. No row is made.
     """
+    require_here(database)
     heal_interrupted()
 
     def work(claim: Claim) -> Backup:

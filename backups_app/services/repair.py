@@ -10,7 +10,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from .. import conf
-from ..core.archive import read_chunks
 from ..core.errors import (
     BackupError,
     CancelledError,
@@ -19,7 +18,7 @@ from ..core.errors import (
     VerificationError,
     translated,
 )
-from ..core.fetch import fetch_stored
+from ..core.fetch import fetch_stored, gives_back
 from ..core.files import scratch_folder
 from ..core.progress import Watch
 from ..core.verify import failures
@@ -160,11 +159,7 @@ def _is_there(destination: Destination, name: str, path: Path, *, watch: Watch) 
     try:
         if destination.size(name) != path.stat().st_size:
             return False
-        with destination.open(name) as stored, open(path, "rb") as file:
-            for piece in read_chunks(stored, phase="read back", total_bytes=path.stat().st_size, watch=watch):
-                if file.read(len(piece)) != piece:
-                    return False
-            return not file.read(1)
+        return gives_back(partial(destination.open, name), path, watch=watch)
     except UnreachableError:
         return False
 

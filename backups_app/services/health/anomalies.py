@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ...models import Backup
-from .facts import Look, Problem
+from .facts import Look, Problem, Sizes
 from .limits import anomaly_share
 
 COMPARED = 5
@@ -27,7 +27,7 @@ class Drop:
         return f"{self.found:,} {self.what} where {self.usual:,} are usual ({percent:.0f} % fewer)"
 
 
-def drops(backup: Backup, earlier: Sequence[Backup]) -> list[Drop]:
+def drops(backup: Backup, earlier: Sequence[Sizes | Backup]) -> list[Drop]:
     """The measures in which ``backup`` lies more than ``ANOMALY_PERCENT`` below the median of ``earlier``."""
     share = anomaly_share()
     measures = (
@@ -48,7 +48,7 @@ def drops(backup: Backup, earlier: Sequence[Backup]) -> list[Drop]:
     return found
 
 
-def _in_media(backup: Backup, what: str) -> int | None:
+def _in_media(backup: Sizes | Backup, what: str) -> int | None:
     return None if backup.media is None else int(backup.media[what])
 
 

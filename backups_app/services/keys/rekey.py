@@ -34,6 +34,7 @@ from .. import audit
 from ..audit import Actor
 from ..copies import from_first_good_copy, require_copies
 from ..create import new_row, record_run, store_created
+from ..hosts import here, require_here
 from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
 from ..names import media_name
@@ -66,6 +67,7 @@ def rekey_backup(
             open request to restore, or it is not a verified one. KeyMissingError: no identity opens it.
         BusyError: its turn did not come.
     """
+    require_here(backup.database)
     _require_usable(backup)
     keyring = keyring or Keyring.configured()
     if backup.is_encrypted:
@@ -234,13 +236,14 @@ def _replace(old: Backup, new: Backup, *, actor: Actor, is_old_kept: bool) -> No
 
 
 def backups_to_rekey() -> list[Backup]:
-    """Verified backups with an archive that is not for exactly the recipients set now, oldest first.
+    """Verified backups of this host's databases that are not for exactly the recipients set now, oldest first.
 
     Raises: as :func:`encryption.recipients`. NotFoundError: there is nothing to do.
     """
     wanted = {str(each) for each in encryption.recipients()}
     with_copy = Copy.objects.filter(state__in=Copy.STORED_STATES).values("backup")
-    stored = Backup.objects.filter(pk__in=with_copy, state=Backup.State.VERIFIED).select_related("database")
+    stored = Backup.objects.filter(here("database__host"), pk__in=with_copy, state=Backup.State.VERIFIED)
+    stored = stored.select_related("database")
     found = [each for each in stored.order_by("taken_at") if set(each.key_ids) != wanted]
     if not found:
         raise NotFoundError("No backup has to be encrypted anew.", "Each is for the recipients set now.")

@@ -34,7 +34,8 @@ def database_for(manifest: Manifest) -> tuple[Database, bool]:
     twin = Database.objects.filter(name=name).first()
     if twin is None or twin.backups.exists():
         name = name if twin is None else f"{name[:180]} ({manifest.identity[:8]})"
-        row = Database(name=name, identity=manifest.identity, path=UNKNOWN_PATH, is_under_care=False)
+        facts = {"path": UNKNOWN_PATH, "is_under_care": False, "host": conf.host_name()}
+        row = Database(name=name, identity=manifest.identity, **facts)
         row.save(force_insert=True)
         return row, True
     with job_lock(twin) as is_ours:

@@ -22,10 +22,11 @@ from ...models.backup import Verdict
 from ..audit import Actor
 from ..chain import adopt_head, head_of
 from ..heal import heal_interrupted
+from ..hosts import here
 from ..signing import trust
 from ..verify import verify_copy, verify_objects
 from . import judge
-from .known import KnownCopy, is_still_known, known_copies, numbers_elsewhere
+from .known import KnownCopy, copies_elsewhere, is_still_known, known_copies, numbers_elsewhere
 from .outcome import Found, Rescan, record
 from .rebuild import database_for, register
 from .store import Listing, Objects, Reading, list_store, read_manifest
@@ -146,11 +147,16 @@ class _Run:
         self.missing: dict[str, set[int]] = {}
         self.spoiled: dict[str, set[int]] = {}
         self.trust = Trust(keys={})
+        self.elsewhere = copies_elsewhere(destination.name)
+        others = Database.objects.none() if conf.is_catalog_local() else Database.objects.exclude(here())
+        self.strangers = {text for row in others.values_list("identity", "name") for text in row}
+        """Identities and names of databases that other hosts look after."""
+        self.left = 0
 
     def carry_out(self, trusting: str) -> Rescan:
         """All steps."""
         # Catalogue and heads first: what is added while we look cannot seem to be missing then.
-        heads = {each.identity: head_of(each) for each in Database.objects.all()}
+        heads = {each.identity: head_of(each) for each in Database.objects.filter(here())}
         self.names = dict(Database.objects.values_list("identity", "name"))
         self.known = known_copies(self.destination.name)
         try:
@@ -174,6 +180,8 @@ class _Run:
         self._judge_chains(heads)
         self._rebuild(listing)
         self._settle_bad()
+        if self.left:
+            self.done.notes.append(f"{self.left} manifests are of databases of other hosts, and were left to them.")
         return self.done
 
     def _find(self, code: str, message: str, *, path: str = "", backup: str = "", database: str = "") -> None:
@@ -215,7 +223,7 @@ class _Run:
 
     def _judge_stem(self, stem: str, objects: Objects) -> None:
         known = self.present.get(stem)
-        if known is None and self._is_running(stem):
+        if known is None and (self._is_running(stem) or stem in self.elsewhere):
             return
         if not objects.has_manifest:
             self._judge_without_manifest(stem, objects, known)
@@ -302,6 +310,9 @@ class _Run:
         if self.rows.get(manifest.id, ("", "unknown"))[1] == "":
             name = self.names.get(manifest.identity, manifest.database)
             self._find("left_over", "Its backup did not succeed.", path=stem, backup=manifest.id, database=name)
+            return
+        if not self.strangers.isdisjoint((manifest.identity, manifest.database)):
+            self.left += 1
             return
         self.names.setdefault(manifest.identity, manifest.database)
         self.links.setdefault(manifest.identity, []).append(judge.link_of(reading, manifest))
