@@ -7,7 +7,7 @@ ARGS ?=
 MINUTES ?= 10
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint format messages bench soak clean
+.PHONY: help install demo test lint audit format messages screenshots bench soak clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -35,6 +35,10 @@ lint: $(VENV)/.dev  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+audit: $(VENV)/.dev  ## Look for insecure code (bandit) and, where the network allows, for known holes in dependencies
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit || true
+	$(BIN)/python -m tests.security.audit
+
 format: $(VENV)/.dev  ## Put the code in its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -47,10 +51,11 @@ messages: $(VENV)/.dev  ## Bring the catalogue of translations up to date and co
 		msgfmt --check --statistics --output-file $$each/el/LC_MESSAGES/django.mo $$each/el/LC_MESSAGES/django.po || exit 1; \
 	done
 
-bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run, and the pages of the admin
+screenshots: $(VENV)/.dev  ## Make the pictures in docs/images anew (needs Chromium)
+	WALSAFE_PICTURES=1 $(BIN)/python -m pytest -k pictures_of_the_documents tests/browser/test_pages.py
+
+bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run, and the pages (ARGS=--write-docs: into the docs)
 	$(BIN)/python -m benchmarks $(ARGS)
-	$(BIN)/python -m benchmarks.pages
-	$(BIN)/python -m benchmarks.space
 
 soak: $(VENV)/.dev  ## Everything at once for MINUTES (10), then every fault, 300 kills per verb, long fuzzing
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)

@@ -12,5 +12,10 @@ class BackupsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks."""
+        """Register the system checks, and what keeps text fit for the catalogue."""
+        from django.db.backends.signals import connection_created
+
         from . import checks  # noqa: F401
+        from .inert_text import keep_text_inert
+
+        connection_created.connect(keep_text_inert, dispatch_uid="backups_app.inert_text")

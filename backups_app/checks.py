@@ -26,6 +26,7 @@ from .core.retention import RULES
 from .core.site_checks import find_site_check
 from .core.sqlite import has_wal_reset_bug
 from .destinations import LOCAL, get_destination, local_folders
+from .media import checked_folders
 
 TAG = "backups"
 
@@ -109,6 +110,15 @@ def _is_table_map(value: object) -> bool:
     )
 
 
+def _is_media(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str)
+        and isinstance(folders, list | tuple)
+        and all(isinstance(each, str | Path) and str(each) for each in folders)
+        for name, folders in value.items()
+    )
+
+
 def _is_list_of_emails(value: object) -> bool:
     return isinstance(value, list | tuple) and all(
         isinstance(each, str) and re.fullmatch(r"[^@\s]+@[^@\s]+", each) for each in value
@@ -145,10 +155,15 @@ def _is_text_or_texts(value: object) -> bool:
     return value is None or all(isinstance(each, str) for each in texts)
 
 
+def _is_count_of_bytes(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 # Setting → is the value usable, and what it should be.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "HOME": (lambda value: value is None or isinstance(value, str | Path), "a path"),
     "ROOTS": (_is_list_of_paths, "a list of folders"),
+    "MEDIA": (_is_media, "a dict of database name to a list of absolute folders"),
     "REQUIRED_TABLES": (_is_table_map, "a dict of database name to a list of table names"),
     "FRESHNESS_HOURS": (lambda value: _is_number(value) and 0 < value < 1e6, "a number of hours above 0"),
     "BUSY_TIMEOUT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
@@ -188,6 +203,12 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "AGE_PROOF_MONTHS": (lambda value: _is_number(value) and 0 < value <= 120, "a number of months, at most 120"),
     "TRIAGE_ROOTS": (_is_list_of_paths, "a list of folders"),
     "TRIAGE_KEY_FILES": (_is_list_of_paths, "a list of files or folders"),
+    "UPLOAD_MAX_BYTES": (_is_count_of_bytes, "a number of bytes above 0"),
+    "UPLOAD_KEEP_HOURS": (lambda value: _is_number(value) and 0 < value <= 24 * 365, "hours, at most 8760"),
+    "DOWNLOAD_MAX_BYTES": (
+        lambda value: value is None or _is_count_of_bytes(value),
+        "a number of bytes above 0, or None",
+    ),
     "ANOMALY_PERCENT": (lambda value: _is_number(value) and 0 < value <= 100, "a percentage above 0, at most 100"),
     "WAL_LIMIT_BYTES": (lambda value: isinstance(value, int) and value > 0, "a number of bytes above 0"),
     "METRICS_TOKEN": (lambda value: value in (None, "") or conf.is_token(value), "at least 16 visible characters"),
@@ -277,11 +298,13 @@ def _archive_folders() -> list[Path]:
 def check_destinations(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
     """Every destination that backups go to can be made."""
     given = getattr(settings, "BACKUPS", {})
-    names = given.get("DESTINATIONS", [LOCAL]) if isinstance(given, dict) else [LOCAL]
+    names = given.get("DESTINATIONS", []) if isinstance(given, dict) else []
     if not _is_list_of_names(names):
         return []  # said by check_settings
     found: list[CheckMessage] = []
     for name in dict.fromkeys(names):
+        if name == LOCAL:
+            continue  # check_home looks at it
         try:
             get_destination(name)
         except RefusedError as exc:
@@ -455,4 +478,22 @@ def check_drills(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> lis
                     id="backups.W050",
                 )
             )
+    return found
+
+
+@register(TAG)
+def check_media(app_configs: Sequence[AppConfig] | None, **_kwargs: Any) -> list[CheckMessage]:
+    """The folders in BACKUPS["MEDIA"] can be stored."""
+    backups = getattr(settings, "BACKUPS", {})
+    given = backups.get("MEDIA", {}) if isinstance(backups, dict) else {}
+    if not _is_media(given):
+        return []  # said already
+    found: list[CheckMessage] = []
+    for name, folders in given.items():
+        try:
+            checked_folders(folders)
+        except (BackupError, ImproperlyConfigured, OSError, RuntimeError, TypeError) as exc:  # a wrong HOME, too
+            message = exc.message if isinstance(exc, BackupError) else str(exc)
+            hint = "Backups of this database fail until it is right: correct BACKUPS['MEDIA']."
+            found.append(CheckWarning(f"BACKUPS['MEDIA'][{name!r}]: {message}", hint=hint, id="backups.W070"))
     return found

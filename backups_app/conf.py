@@ -25,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "DESTINATIONS": ["local"],
     # Folders below which `backup add-database` accepts files. Default: none.
     "ROOTS": [],
+    # Folders that are stored beside a database, per database name: {"default": ["/srv/site/media"]}.
+    "MEDIA": {},
     # Tables that must hold rows, per database name: {"default": ["auth_user"]}.
     "REQUIRED_TABLES": {},
     # Oldest acceptable last verified backup, unless a database says otherwise.
@@ -76,19 +78,24 @@ DEFAULTS: dict[str, Any] = {
     # A file with secret age keys, for verifying and restoring on this host. Not needed for making backups.
     "AGE_IDENTITY_FILE": None,
     # The passphrase of that file, when it has one. Secret: better $BACKUPS_AGE_PASSPHRASE_FILE.
-    "AGE_PASSPHRASE": None,
+    "AGE_PASSPHRASE": None,  # nosec B105
     # How long a proof that somebody can open archives for a recipient counts.
     "AGE_PROOF_MONTHS": 6,
     # Folders below which archives of others may be judged, imported and deleted from the admin. Default: none.
     "TRIAGE_ROOTS": [],
     # Keys that triage tries: age identity files, 32-byte keys of the old system, folders with its keys.
     "TRIAGE_KEY_FILES": [],
+    # Longest upload of an archive of others in the admin, and how long one stays in quarantine.
+    "UPLOAD_MAX_BYTES": 1 << 30,
+    "UPLOAD_KEEP_HOURS": 24,
+    # Largest database that is unpacked for a download in the admin; None means no limit.
+    "DOWNLOAD_MAX_BYTES": 2 << 30,
     # A backup with so many percent less rows or bytes than the ones before it needs attention.
     "ANOMALY_PERCENT": 50,
     # A write-ahead log larger than this needs attention.
     "WAL_LIMIT_BYTES": 1 << 30,
     # Who knows it may read /metrics. Secret: better $BACKUPS_METRICS_TOKEN, or a file.
-    "METRICS_TOKEN": None,
+    "METRICS_TOKEN": None,  # nosec B105
     # A backup of a database that did not change shares the archive of the one before.
     "REUSE_UNCHANGED": True,
     # At most so many archives of changed pages only after a full one, unless a database says otherwise; 0: none.
@@ -137,6 +144,15 @@ def is_catalog_local() -> bool:
     return str(settings.DATABASES[CATALOG_ALIAS]["ENGINE"]).endswith(".sqlite3")
 
 
+def is_this_host(name: str) -> bool:
+    """Whether a row that names this host is ours.
+
+    A catalogue that is a file has no other host, whatever this machine was called before. An empty
+    name is from before hosts were noted, and stands for whoever looks.
+    """
+    return is_catalog_local() or name in ("", host_name())
+
+
 def archives_folder() -> Path:
     """Where the built-in destination ``local`` keeps its archives."""
     return home() / "archives"
@@ -150,6 +166,11 @@ def destinations() -> list[str]:
 def scratch_folder() -> Path:
     """Where work in progress lies: plaintext, private, swept."""
     return home() / "scratch"
+
+
+def quarantine_folder() -> Path:
+    """Where uploads of others lie until they are imported or removed: private, swept."""
+    return home() / "quarantine"
 
 
 def state_folder() -> Path:

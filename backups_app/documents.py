@@ -63,6 +63,19 @@ def backup_document(backup: Backup) -> Document:
         "reason": backup.reason or None,
         "hint": backup.hint or None,
         "remarks": backup.remarks,
+        "media": media_facts(backup),
+    }
+
+
+def media_facts(backup: Backup) -> Document | None:
+    """The folders stored beside the database of a backup."""
+    if backup.media is None or not backup.manifest_sha256:
+        return None
+    return {
+        "files": backup.media["files"],
+        "folders": backup.media["labels"],
+        "bytes": backup.media["content_bytes"],
+        "archive_bytes": backup.media["bytes"],
     }
 
 
@@ -168,10 +181,12 @@ def database_document(database: Database) -> Document:
     """A database under care."""
     return {
         "name": database.name,
+        "host": database.host or None,
         "alias": database.alias or None,
         "path": database.path,
         "identity": database.identity,
         "required_tables": database.required_tables,
+        "media": database.media,
         "freshness_hours": database.freshness_hours,
         "retention": {name: getattr(database, name) for name in Database.KEEP_FIELDS},
     }
@@ -201,6 +216,8 @@ def extraction_document(backup: Backup, extraction: Extraction, *, requested_by:
             "sha256": backup.sha256,
             "tables": backup.tables,
             "checks": [check.as_dict() for check in extraction.checks],
+            "media_to": None if extraction.media_target is None else str(extraction.media_target),
+            "media_remarks": list(extraction.media_remarks),
         },
     }
 

@@ -70,6 +70,7 @@ def public_folder_with(path: Path) -> str:
         *(("STATICFILES_DIRS", each) for each in _static_folders()),
         ("the archives folder", conf.archives_folder()),
         ("the scratch folder", conf.scratch_folder()),
+        ("the quarantine folder", conf.quarantine_folder()),
         ("the state folder", conf.state_folder()),
     ]
     # The name as it is given, and what it leads to: a link in a public folder discloses as well.

@@ -1,56 +1,83 @@
-"""Measure every contender on the same databases, round by round in a new random order."""
+"""One command for all measurements: the engine beside its peers, then each further section.
+
+The databases and stores are built below ``benchmarks/work``, which is empty again at the end.
+"""
 
 from __future__ import annotations
 
 import argparse
-import random
-import shlex
+import shutil
+import subprocess
 import sys
-import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from . import sample
-from .contenders import ARCHIVE_NAME, CONTENDERS, ENCRYPTED_NAME, Contender, create_encrypted, create_with_proof
-from .measure import Measurement, OtherWork, measure
-from .report import Results, print_report, split_page, tables, versions, write_report
+from . import dbbackup
+from .contender import ROOT, ContenderError
+from .page import check_page, write_section
+from .report import machine, markdown, print_report, tables
+from .rounds import run_rounds
 
+PAGE = ROOT / "docs" / "performance.md"
+ENGINE = "engine"
+MODULES = ("pages", "space")
+"""Further sections: modules of this package that print theirs as Markdown on stdout."""
 
-def main() -> None:
-    """Read the arguments, measure, report."""
-    arguments = _arguments()
-    work: Path = arguments.work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    if arguments.write is not None:
-        split_page(arguments.write)  # a page that cannot be written is refused before the long work
-    databases = [_database(work, each) for each in arguments.megabytes]
-    results = [_rounds(each, count=arguments.rounds, work=work) for each in databases]
-    facts = [
-        f"Made by `{shlex.join(['python', '-m', 'benchmarks', *sys.argv[1:]])}`",
-        versions(),
-        f"rounds: {arguments.rounds}, every contender once a round in random order; source in the page cache; "
-        "file and folder synced",
-    ]
-    found = tables(results)
-    print_report(found, facts=facts)
-    if arguments.write is not None:
-        write_report(found, facts=facts, page=arguments.write)
+_SECTION_SECONDS = 3600
 
 
-def _arguments() -> argparse.Namespace:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the arguments, measure, report. 1 when something of ours or a whole section failed."""
+    options = _options(arguments)
+    sections = options.sections or [ENGINE, *(each for each in MODULES if _is_there(each))]
+    if options.write_docs is not None:
+        check_page(options.write_docs, sections)  # a page that cannot be written is refused before the long work
+    has_failed = False
+    for section in sections:
+        lines = _engine(options) if section == ENGINE else _module(section)
+        if not lines:
+            has_failed = True
+        elif options.write_docs is not None:
+            write_section(options.write_docs, section, lines)
+    return 1 if has_failed else 0
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--megabytes", type=_positive, nargs="+", default=[200, 1000], help="sizes, in MiB")
-    parser.add_argument("--rounds", type=_positive, default=3, help="runs of each contender (default: 3)")
+    parser.add_argument("--megabytes", type=_positive, nargs="+", default=[200, 1000], help="sizes, in MiB (200 1000)")
+    parser.add_argument("--rounds", type=_positive, default=3, help="runs of each contender (3)")
+    parser.add_argument(
+        "--once-above",
+        type=_positive,
+        default=10,
+        metavar="SECONDS",
+        help="a contender that takes longer is run in the first round only (10)",
+    )
+    parser.add_argument(
+        "--limit", type=_positive, default=600, metavar="SECONDS", help="when a single run is stopped (600)"
+    )
+    parser.add_argument(
+        "--sections", nargs="+", choices=[ENGINE, *MODULES], help="only these (all that there are), in this order"
+    )
     parser.add_argument(
         "--work",
         type=Path,
         default=Path(__file__).parent / "work",
-        help="folder for the databases, which are built once and kept (default: benchmarks/work)",
+        help="folder for databases and stores, on the disk to be measured (benchmarks/work)",
     )
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="also renew the generated section of this page")
-    return parser.parse_args()
+    parser.add_argument("--keep", action="store_true", help="keep what can be used again: databases, environments")
+    parser.add_argument(
+        "--write-docs",
+        type=Path,
+        nargs="?",
+        const=PAGE,
+        metavar="PAGE",
+        help="also renew the generated sections of this page (docs/performance.md)",
+    )
+    return parser.parse_args(arguments)
 
 
 def _positive(text: str) -> int:
@@ -60,54 +87,83 @@ def _positive(text: str) -> int:
     return number
 
 
-def _database(work: Path, megabytes: int) -> Path:
-    """The sample database of this size, built when it is not there yet."""
-    path = work / f"sample-{megabytes}.sqlite3"
-    if not path.exists():
-        print(f"Building {path.name} ...", file=sys.stderr)
-        with tempfile.TemporaryDirectory(dir=work, prefix="build-") as folder:
-            draft = Path(folder) / path.name
-            sample.build(draft, megabytes=megabytes)
-            draft.replace(path)
-    return path
+def _is_there(section: str) -> bool:
+    return find_spec(f"{__package__}.{section}") is not None
 
 
-def _rounds(database: Path, *, count: int, work: Path) -> Results:
-    contenders = [each for each in CONTENDERS if not each.missing_tools]
-    measurements: dict[str, list[Measurement]] = {each.name: [] for each in contenders}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with (
-        tempfile.TemporaryDirectory(dir=work, prefix="archive-") as folder,
-        Progress(*columns, console=Console(stderr=True), transient=True) as bar,
-    ):
-        archives = _archives(database, Path(folder))
-        task = bar.add_task(database.stem, total=count * len(contenders))
-        others = OtherWork()
-        for _ in range(count):
-            # Another order each round, so that nobody always runs after the heaviest writer.
-            for contender in random.sample(contenders, len(contenders)):
-                source = _source(contender, database, archives)
-                measurements[contender.name].append(measure(contender, source, work=work))
-                bar.advance(task)
-        share = others.share()
-    return Results(database_bytes=database.stat().st_size, measurements=measurements, other_share=share)
+def _engine(options: argparse.Namespace) -> list[str]:
+    """Measure the contenders; the section, or nothing when one of ours failed."""
+    work: Path = options.work.resolve()
+    is_new = not work.exists()
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        _install_dbbackup(work)
+        results = [
+            run_rounds(
+                megabytes,
+                work=work,
+                count=options.rounds,
+                once_above_seconds=options.once_above,
+                limit_seconds=options.limit,
+            )
+            for megabytes in options.megabytes
+        ]
+    finally:
+        if not options.keep:
+            _clean(work, is_new=is_new)
+    sizes = " ".join(map(str, options.megabytes))
+    facts = [
+        f'Made by `make bench ARGS="--megabytes {sizes} --rounds {options.rounds}"`',
+        machine(),
+        f"{options.rounds} rounds after a warm-up, every contender once a round in random order, those that take more "
+        f"than {options.once_above} s once; source in the page cache; file and folder synced",
+    ]
+    found = tables(results)
+    print_report(found, facts=facts)
+    ours_failed = sorted({name for each in results for name in each.failures if name.endswith("(ours)")})
+    for name in ours_failed:
+        print(f"Ours failed: {name}", file=sys.stderr)
+    return [] if ours_failed else markdown(found, facts=facts)
 
 
-def _archives(database: Path, folder: Path) -> tuple[Path, Path]:
-    """A plain archive of the database and an encrypted one, each in a folder of its own."""
-    plain, encrypted = folder / "plain", folder / "encrypted"
-    for each in (plain, encrypted):
-        each.mkdir()
-    create_with_proof(database, plain)
-    create_encrypted(database, encrypted)
-    return plain / ARCHIVE_NAME, encrypted / ENCRYPTED_NAME
+def _install_dbbackup(work: Path) -> None:
+    if not dbbackup.is_installed():
+        print("Installing django-dbbackup into an environment of its own ...", file=sys.stderr)
+        try:
+            dbbackup.install(work)
+        except ContenderError as exc:
+            print(f"It is left out: {exc}", file=sys.stderr)
 
 
-def _source(contender: Contender, database: Path, archives: tuple[Path, Path]) -> Path:
-    if not contender.reads_archive:
-        return database
-    return archives[contender.reads_encrypted]
+def _clean(work: Path, *, is_new: bool) -> None:
+    """Remove what was made in ``work``, and nothing else that somebody may have there."""
+    for pattern in ("sample-*.sqlite3*", "build-*", "stores-*", "run-*", "django-dbbackup-*"):
+        for path in work.glob(pattern):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    if is_new or not any(work.iterdir()):
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _module(section: str) -> list[str]:
+    """Run another module of this package; its Markdown, or nothing when it failed."""
+    Console(stderr=True).rule(section)
+    if not _is_there(section):
+        print(f"There is no section {section}.", file=sys.stderr)
+        return []
+    command = [sys.executable, "-m", f"{__package__}.{section}"]
+    try:
+        done = subprocess.run(
+            command, check=False, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=_SECTION_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        print(f"The section {section} did not end within {_SECTION_SECONDS} s.", file=sys.stderr)
+        return []
+    print(done.stdout)
+    return [] if done.returncode else done.stdout.strip().splitlines()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,14 +4,19 @@ Runs with no environment at all. Everything that is written lies below ``BACKUPS
 """
 
 import os
+import socket
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
+from backups_app.catalog_url import catalog_from_url
 from backups_app.core.sqlite import has_wal_reset_bug
 
 from .home import load_secret_key, prepare_home
 from .s3 import s3_storage
+
+# What is written here is for this account only, SQLite's own files among it, whatever the caller's umask is.
+os.umask(0o077)
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 HOME = prepare_home(Path(os.environ.get("BACKUPS_HOME") or BASE_DIR / "var").expanduser().absolute())
@@ -97,12 +102,18 @@ def _sqlite(path: Path, *, journal_mode: str, synchronous: str) -> dict[str, obj
     }
 
 
+_catalog_url = _secret("BACKUPS_CATALOG_URL")
+_host = os.environ.get("BACKUPS_HOST", "").strip() or socket.gethostname()
+
 DATABASES = {
     # The data under care: the site's own tables, users and sessions among them.
     "default": _sqlite(HOME / "site.sqlite3", journal_mode="WAL", synchronous="NORMAL"),
     # What the app knows. Apart, so that restoring the site never rolls back its own records.
     # Several processes checkpoint it, so it is WAL only where SQLite does that without a bug.
-    "catalog": _sqlite(
+    # Shared by the hosts of a fleet it is PostgreSQL: see docs/fleet.md.
+    "catalog": catalog_from_url(_catalog_url)
+    if _catalog_url
+    else _sqlite(
         HOME / "catalog.sqlite3",
         journal_mode="DELETE" if has_wal_reset_bug() else "WAL",
         synchronous="FULL",
@@ -114,6 +125,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 _redis_url = _secret("BACKUPS_REDIS_URL")
 Q_CLUSTER = {
     "name": "backups",
+    **({"cluster_name": f"backups@{_host}"} if _catalog_url else {}),  # one queue for each host of a fleet
     **({"redis": _redis_url} if _redis_url else {"orm": "catalog"}),
     "workers": 2,
     "queue_limit": 1,
@@ -180,9 +192,24 @@ if os.environ.get("BACKUPS_S3_BUCKET"):
 LOGIN_URL = "admin:login"
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "project.reporting.WithoutSecrets"
+
+# Behind TLS: browsers come by HTTPS only, and remember it for a year.
+if _is_on("DJANGO_SECURE"):
+    SECURE_SSL_REDIRECT = True
+    SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # asked from inside, and they tell nothing
+    SECURE_HSTS_SECONDS = int(os.environ.get("DJANGO_HSTS_SECONDS") or 365 * 24 * 3600)
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+# Only where a proxy sets this header on every request, whatever the visitor has sent.
+if _is_on("DJANGO_SECURE_PROXY"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
 BACKUPS = {
     "HOME": HOME,
+    "HOST": os.environ.get("BACKUPS_HOST", "").strip() or None,
     "ROOTS": _words("BACKUPS_ROOTS", os.pathsep),
     "NOTIFY_EMAILS": _words("BACKUPS_NOTIFY_EMAILS"),
     "DESTINATIONS": _words("BACKUPS_DESTINATIONS") or _destinations,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from django.core.management import call_command
 from pytest_django.fixtures import Settings
 
+from backups_app import conf
 from backups_app.models import Backup, Database
 from backups_app.services.audit import Actor
 from backups_app.services.create import create_backup
@@ -28,6 +30,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Tests that use the catalogue need both databases, and pytest-django wants to know early."""
     if "db_catalog" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.django_db(databases=["default", "catalog"]))
+    if item.get_closest_marker("sqlite_catalog") and os.environ.get("WALSAFE_TEST_CATALOG_URL"):
+        item.add_marker(pytest.mark.skip(reason="the catalogue is on PostgreSQL"))
 
 
 @pytest.fixture
@@ -54,6 +58,18 @@ def shop(home: Path, shop_file: Path, db_catalog: None) -> Database:
 @pytest.fixture
 def db_catalog(db: None) -> None:
     """The catalogue, rolled back after the test. (The audit triggers forbid a flush.)"""
+
+
+@pytest.fixture
+def as_host(home: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function that makes this process work as a host of a fleet: the catalogue is shared, whatever holds it."""
+    monkeypatch.setattr(conf, "is_catalog_local", lambda: False)
+
+    def be(name: str) -> None:
+        # Its locks, scratch and archives are nowhere else.
+        settings.BACKUPS = {**settings.BACKUPS, "HOST": name, "HOME": home.parent / f"home-{name}"}
+
+    return be
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from backups_app.core.create import (
     Previous,
     Unchanged,
     create_unless_unchanged,
-    prove_stored,
+    prove_created,
 )
 from backups_app.core.links import Link
 from backups_app.core.manifest import Manifest
@@ -110,7 +110,7 @@ class Chain:
 
     def prove(self, created: CreatedArchive, path: Path) -> list[Check]:
         """Read a stored archive back."""
-        return prove_stored(partial(open_archive_file, path), created.archive, watch=Watch(), made=created)
+        return prove_created(partial(open_archive_file, path), created, watch=Watch())
 
     def path(self, number: int) -> Path:
         """The archive of the backup with a number, from 1."""

@@ -123,6 +123,7 @@ def test_a_database_says_where_it_lies(shop: Database, shop_file: Path):
         "path": str(shop_file),
         "identity": shop.identity,
         "required_tables": [],
+        "media": [],
         "freshness_hours": None,
         "retention": dict.fromkeys(Database.KEEP_FIELDS),
     }

@@ -50,6 +50,8 @@ def test_the_defaults_are_safe(tmp_path: Path):
     assert found["DATABASE_ROUTERS"] == ["backups_app.routers.CatalogRouter"]
     assert found["BACKUPS"] == {
         "HOME": str(tmp_path / "home"),
+        "HOST": None,
+        "DESTINATIONS": ["local"],
         "ROOTS": [],
         "NOTIFY_EMAILS": [],
         "TRIAGE_ROOTS": [],

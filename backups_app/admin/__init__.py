@@ -2,8 +2,11 @@
 
 from .audit import AuditEventAdmin
 from .backup import BackupAdmin
+from .copy import CopyAdmin
 from .database import DatabaseAdmin
+from .finding import FindingAdmin
 from .health import HealthProblemAdmin
+from .host import HostAdmin
 from .job import JobAdmin
 from .notification import NotificationAdmin
 from .overview import OverviewAdmin
@@ -16,8 +19,11 @@ from .verification import VerificationAdmin
 __all__ = [
     "AuditEventAdmin",
     "BackupAdmin",
+    "CopyAdmin",
     "DatabaseAdmin",
+    "FindingAdmin",
     "HealthProblemAdmin",
+    "HostAdmin",
     "JobAdmin",
     "NotificationAdmin",
     "OverviewAdmin",

@@ -8,7 +8,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponseRedirect
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import ngettext
@@ -17,6 +16,7 @@ from ..models import Backup, Database, Job, Restore
 from ..services.audit import Actor
 from ..services.hosts import is_anybody_working
 from . import display
+from .links import reverse
 from .progress import nobody_works
 
 
@@ -74,7 +74,8 @@ def lead_to(request: HttpRequest, jobs: Sequence[Job], *, asked_at: datetime, ot
     may_look = request.user.has_perm("backups_app.view_job")
     if may_look and len(jobs) == 1:
         return HttpResponseRedirect(display.page_url("job", jobs[0].pk))  # which warns by itself
-    if any(job.state == Job.State.QUEUED for job in jobs) and not is_anybody_working(timezone.now()):
+    asked = {job.host for job in jobs if job.state == Job.State.QUEUED}
+    if not all(is_anybody_working(timezone.now(), host=host) for host in asked):
         messages.warning(request, nobody_works())
     if may_look and jobs:
         return HttpResponseRedirect(job_list_url(jobs))

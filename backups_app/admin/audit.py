@@ -7,10 +7,11 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy
 
-from ..models import AuditEvent, Database
+from ..models import AuditEvent, Backup, Database, Job, Restore, TriageRun
 from . import display
 from .base import EvidenceAdmin
 
@@ -58,10 +59,35 @@ class AuditEventAdmin(EvidenceAdmin):
     search_fields = ["actor_name", "subject", "database_name", "detail"]
     date_hierarchy = "at"
     actions = None
-    fields = ["at", "actor_name", "actor_id", "action", "outcome_badge", "database_name", "subject", "detail"]
-    readonly_fields = ["outcome_badge"]
+    fields = ["at", "actor_name", "actor_id", "action", "outcome_badge", "database_name", "subject", "about", "detail"]
+    readonly_fields = ["outcome_badge", "about"]
 
     @admin.display(description=gettext_lazy("outcome"), ordering="outcome")
     def outcome_badge(self, event: AuditEvent) -> SafeString:
         """The outcome."""
         return display.badge(event.outcome, event.get_outcome_display())
+
+    @admin.display(description=gettext_lazy("leads to"))
+    def about(self, event: AuditEvent) -> SafeString | str:
+        """The rows that the event is about, as far as they are there; an event outlives them."""
+        links = [
+            (display.linked(model, event.subject),)
+            for model, rows in _SUBJECTS
+            if event.subject and _is_there(rows, event.subject)
+        ]
+        named = Database.objects.filter(name=event.database_name).first() if event.database_name else None
+        if named is not None:
+            links.append((display.linked("database", named.pk, named.name),))
+        return format_html_join(", ", "{}", links) or display.DASH
+
+
+_SUBJECTS: tuple[tuple[str, Any], ...] = (
+    ("backup", Backup),
+    ("restore", Restore),
+    ("job", Job),
+    ("triagerun", TriageRun),
+)
+
+
+def _is_there(model: Any, pk: str) -> bool:
+    return bool(model._default_manager.filter(pk=pk).exists())

@@ -6,10 +6,10 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.db.models import Model, Q, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -17,17 +17,23 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..core.errors import BackupError
-from ..models import Backup, Copy, Job, Verification
+from ..models import Backup, Copy, Job, Restore, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
 from ..services.hold import hold_backup, release_backup
 from ..services.jobs import ask_verify
+from ..services.media import stored_folders
+from ..services.names import media_name
 from ..services.prune import is_held_by_hand
 from ..services.restores import request_restore
 from ..services.restores.guards import GuardError
 from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to, requested_with_this_form
-from .base import EvidenceAdmin, without_jobs
+from .base import without_jobs
+from .chosen import ACTIONS, ChosenPages
+from .delete import DeletePages
+from .download import DownloadPages
+from .links import reverse
 from .request import RequestForm
 
 _JOBS_SHOWN = 10
@@ -35,7 +41,7 @@ _LEVELS = {Verification.Level.QUICK, Verification.Level.FULL, Verification.Level
 
 
 @admin.register(Backup)
-class BackupAdmin(EvidenceAdmin):
+class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
     """Every attempt, its outcome and its evidence."""
 
     list_display = ["when", "database", "state_badge", "rows", "size", "stored", "id"]
@@ -45,12 +51,13 @@ class BackupAdmin(EvidenceAdmin):
     list_per_page = 50
     search_fields = ["id", "database__name", "note", "sha256", "archive_sha256"]
     date_hierarchy = "created_at"
-    actions = None
+    actions = ACTIONS
     fieldsets = [
         (None, {"fields": ["state_badge", "explanation", "database_link", "when", "rows", "size", "stored", "note"]}),
         (gettext_lazy("Evidence"), {"fields": ["evidence"]}),
         (gettext_lazy("Rows per table"), {"fields": ["tables"]}),
         (gettext_lazy("Copies and recovery"), {"fields": ["copies_table", "recovery"]}),
+        (gettext_lazy("Restores"), {"fields": ["restores_table"]}),
         (gettext_lazy("Jobs"), {"fields": ["jobs"]}),
         (
             gettext_lazy("Details"),
@@ -73,6 +80,7 @@ class BackupAdmin(EvidenceAdmin):
                     "content_sha256",
                     "manifest_sha256",
                     "archive_of",
+                    "media_facts",
                     "encrypted_for",
                     "signature",
                     "chain_number",
@@ -114,8 +122,8 @@ class BackupAdmin(EvidenceAdmin):
 
     @admin.display(description=gettext_lazy("stored"), ordering="archive_bytes")
     def stored(self, backup: Backup) -> SafeString | str:
-        """Size of the archive."""
-        return display.size(backup.archive_bytes)
+        """Size of the archives."""
+        return display.size(None if backup.archive_bytes is None else backup.stored_bytes)
 
     @admin.display(description=gettext_lazy("archive"))
     def archive_of(self, backup: Backup) -> SafeString | str:
@@ -161,6 +169,7 @@ class BackupAdmin(EvidenceAdmin):
         found = [
             {
                 "row": each,
+                "page": display.page_url("verification", each.pk),
                 "badge": display.badge(each.verdict, each.get_verdict_display()),
                 "age": display.age(each.finished_at),
                 "checks": display.checks_table(each.checks),
@@ -175,6 +184,7 @@ class BackupAdmin(EvidenceAdmin):
         found = [
             {
                 "row": copy,
+                "link": display.linked("copy", copy.pk, copy.destination),
                 "badge": display.badge(copy.state, copy.get_state_display()),
                 "age": display.age(copy.checked_at),
             }
@@ -184,24 +194,31 @@ class BackupAdmin(EvidenceAdmin):
 
     @admin.display(description=gettext_lazy("recovery without this app"))
     def recovery(self, backup: Backup) -> SafeString | str:
-        """The command that gives the database back with stock tools."""
+        """The commands that give the database back with stock tools, and without a catalogue; to copy."""
         if not backup.archive_sha256 or backup.is_gone:
             return display.DASH
         name = backup.archive_name.rsplit("/", 1)[-1]
-        if backup.builds_on:
-            # With stock tools it is a loop over the chain: docs/space.md.
-            return format_html(
-                '<code class="walsafe-command">python -m backups_app.core restore {}{} --to recovered.sqlite3</code>',
-                "--identity KEYFILE " if backup.is_encrypted else "",
-                name,
-            )
-        if backup.is_encrypted:
-            return format_html(
-                '<code class="walsafe-command">age -d -i KEYFILE -o recovered.zst {} '
-                "&amp;&amp; zstd -d recovered.zst -o recovered.sqlite3</code>",
-                name,
-            )
-        return format_html('<code class="walsafe-command">zstd -d {} -o recovered.sqlite3</code>', name)
+        stock = (
+            f"age -d -i KEYFILE -o recovered.zst {name} && zstd -d recovered.zst -o recovered.sqlite3"
+            if backup.is_encrypted
+            else f"zstd -d {name} -o recovered.sqlite3"
+        )
+        identity = " --identity KEYFILE" if backup.is_encrypted else ""
+        commands = [
+            *([] if backup.builds_on else [(_("With stock tools"), stock)]),  # of a chain: docs/space.md
+            (_("With the engine alone, proven"), f"python -m backups_app.core restore {name} --to NEW{identity}"),
+            (_("On this host, proven"), f"python manage.py backup restore {backup.pk} --to NEW.sqlite3"),
+        ]
+        if backup.has_media:
+            opening = "age -d -i KEYFILE {} | zstd -d" if backup.is_encrypted else "zstd -dc {}"
+            unpacking = f"{opening.format(media_name(name))} | tar -x -C NEW_FOLDER"
+            commands.insert(1, (_("Its folders, with stock tools"), unpacking))
+        context = {
+            "backup": backup,
+            "manifest_url": reverse("admin:backups_app_backup_manifest", args=[backup.pk]),
+            "commands": commands,
+        }
+        return render_to_string("admin/backups_app/recovery.html", context)
 
     @admin.display(description=gettext_lazy("jobs"))
     def jobs(self, backup: Backup) -> SafeString | str:
@@ -214,6 +231,22 @@ class BackupAdmin(EvidenceAdmin):
             | Q(database=backup.database_id, state__in=Job.OPEN_STATES)
         )
         return display.jobs_table(Job.objects.filter(concerned).defer("log", "options")[:_JOBS_SHOWN])
+
+    @admin.display(description=gettext_lazy("restores"))
+    def restores_table(self, backup: Backup) -> SafeString | str:
+        """What it was restored into or is asked for, and the restore that it can undo."""
+        concerned = Restore.objects.filter(Q(backup=backup) | Q(safety_backup=backup)).select_related("database")
+        found = [
+            {
+                "row": restore,
+                "link": display.linked("restore", restore.pk),
+                "badge": display.badge(restore.state, restore.get_state_display()),
+                "age": display.age(restore.requested_at),
+                "is_safety": restore.safety_backup_id == backup.pk,
+            }
+            for restore in concerned.defer("preview", "report")[:_JOBS_SHOWN]
+        ]
+        return render_to_string("admin/backups_app/restores_table.html", {"restores": found}) if found else display.DASH
 
     @admin.display(description=gettext_lazy("signature"))
     def signature(self, backup: Backup) -> str:
@@ -231,6 +264,19 @@ class BackupAdmin(EvidenceAdmin):
     def remarks_list(self, backup: Backup) -> str:
         """What an operator should know."""
         return " ".join(backup.remarks) or display.DASH
+
+    @admin.display(description=gettext_lazy("media"))
+    def media_facts(self, backup: Backup) -> SafeString | str:
+        """The folders stored beside the database."""
+        if backup.media is None or not backup.manifest_sha256:
+            return display.DASH
+        return format_html(
+            _("{files} files with {size} in {folders}, stored as {stored}"),
+            files=display.count(backup.media["files"]),
+            size=display.size(backup.media["content_bytes"]),
+            folders=", ".join(stored_folders(backup)),
+            stored=display.size(backup.media_bytes),
+        )
 
     @admin.display(description=gettext_lazy("encrypted for"))
     def encrypted_for(self, backup: Backup) -> str:
@@ -266,13 +312,15 @@ class BackupAdmin(EvidenceAdmin):
             "can_verify": request.user.has_perm("backups_app.verify_backup"),
             "can_restore": request.user.has_perm("backups_app.request_restore"),
             "can_hold": request.user.has_perm("backups_app.hold_backup"),
+            "can_download": request.user.has_perm("backups_app.download_backup"),
+            "can_delete": request.user.has_perm("backups_app.prune_backup"),
             "is_held_by_hand": self._is_held(object_id),
         }
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **may})
 
     def verify_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET shows what will happen, POST asks for it."""
-        backup = self._backup(request, backup_id)
+        backup = self.backup_or_404(request, backup_id)
         has_copies = backup.copies.filter(state__in=Copy.STORED_STATES).exists()
         if request.method == "POST" and not has_copies:
             messages.error(request, _("This backup has no stored copy, so there is nothing to verify."))
@@ -288,15 +336,10 @@ class BackupAdmin(EvidenceAdmin):
             "title": _("Verify backup"),
             "backup": backup,
             "has_copies": has_copies,
+            "level": request.GET.get("level") if request.GET.get("level") in _LEVELS else "full",
             "opened": form_opened_at(),
         }
         return TemplateResponse(request, "admin/backups_app/confirm_verify.html", context)
-
-    def _backup(self, request: HttpRequest, backup_id: str) -> Backup:
-        backup: Backup | None = self.get_queryset(request).select_related("database").filter(pk=backup_id).first()
-        if backup is None:
-            raise Http404
-        return backup
 
     def _verify(self, request: HttpRequest, backup: Backup, *, level: str) -> HttpResponseRedirect:
         asked_at, page = timezone.now(), display.page_url("backup", backup.pk)
@@ -318,7 +361,7 @@ class BackupAdmin(EvidenceAdmin):
 
     def hold_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET shows what will happen, POST does it."""
-        backup = self._backup(request, backup_id)
+        backup = self.backup_or_404(request, backup_id)
         page = display.page_url("backup", backup.pk)
         if request.method == "POST":
             act = release_backup if request.POST.get("verb") == "release" else hold_backup
@@ -344,7 +387,7 @@ class BackupAdmin(EvidenceAdmin):
 
     def restore_view(self, request: HttpRequest, backup_id: str) -> HttpResponseBase:
         """GET asks into which database and why; POST computes the preview and files the request."""
-        backup = self._backup(request, backup_id)
+        backup = self.backup_or_404(request, backup_id)
         twin = requested_with_this_form(request, backup=backup) if request.method == "POST" else None
         if twin is not None:
             messages.info(request, _("The request was filed already: nothing is done twice."))

@@ -10,14 +10,16 @@ from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.forms import Script
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.translation import gettext as _
 
 from .. import conf
+from ..models import Backup
 from ..services import catalog
+from .links import stay_on
 
 View = Callable[..., HttpResponseBase]
 
@@ -27,6 +29,7 @@ class CatalogAdmin(admin.ModelAdmin):
 
     save_on_top = False
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they count every choice of every filter over the whole table
 
     class Media:
         css = {"all": ["backups_app/admin.css"]}
@@ -84,6 +87,9 @@ class CatalogAdmin(admin.ModelAdmin):
         return path(route, self.admin_site.admin_view(guarded), name=name)
 
     def _missing(self, request: HttpRequest) -> TemplateResponse | None:
+        """What to do when there is no catalogue. Every page asks this first, so it also notes on which site it is."""
+        request.current_app = self.admin_site.name
+        stay_on(self.admin_site.name)
         if catalog.is_ready():
             return None
         context = {
@@ -100,6 +106,27 @@ class EvidenceAdmin(CatalogAdmin):
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Evidence is never edited."""
         return False
+
+
+class BackupPages(EvidenceAdmin):
+    """What the pages on which something is done with a backup share."""
+
+    def backup_or_404(self, request: HttpRequest, backup_id: str) -> Backup:
+        """The backup with its database."""
+        backup: Backup | None = self.get_queryset(request).select_related("database").filter(pk=backup_id).first()
+        if backup is None:
+            raise Http404
+        return backup
+
+    def deed_page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> TemplateResponse:
+        """A page of this screen that is no stock page."""
+        common = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "title": title,
+        }
+        return TemplateResponse(request, f"admin/backups_app/{template}.html", {**common, **context})
 
 
 def without_jobs(fieldsets: Any, request: HttpRequest) -> Any:

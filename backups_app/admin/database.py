@@ -17,7 +17,7 @@ from django.http import (
     HttpResponseRedirect,
 )
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -35,8 +35,10 @@ from ..services.health import freshness_limit
 from ..services.jobs import ask_create, ask_prune
 from . import display
 from .asking import asked_with_this_form, form_opened_at, lead_to
-from .base import CatalogAdmin, without_jobs
+from .base import without_jobs
 from .chart import chronicle
+from .drill import DrillPages
+from .links import reverse
 from .retention import MOST, SimulationForm, refuse_empty_policy, simulation
 
 _MAX_FRESHNESS_HOURS = 10 * 366 * 24
@@ -117,19 +119,20 @@ class PolicyForm(ModelForm):
 
 
 @admin.register(Database)
-class DatabaseAdmin(CatalogAdmin):
+class DatabaseAdmin(DrillPages):
     """One line per database: what is proven, when, how big, how many rows."""
 
     form = PolicyForm
     list_display = ["name", "health", "last_verified", "rows", "size", "path"]
     list_filter = ["is_under_care"]
     search_fields = ["name", "path"]
-    actions = ["back_up_now"]
+    actions = ["back_up_now", "drill_now"]
     readonly_fields = [
         "health",
         "last_verified",
         "rows",
         "size",
+        "host",
         "path",
         "alias",
         "identity",
@@ -139,7 +142,7 @@ class DatabaseAdmin(CatalogAdmin):
         "jobs",
     ]
     fieldsets = [
-        (None, {"fields": ["health", "last_verified", "rows", "size", "path"]}),
+        (None, {"fields": ["health", "last_verified", "rows", "size", "host", "path"]}),
         (gettext_lazy("Last days"), {"fields": ["last_days"]}),
         (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours", "destinations", "delta_chain"]}),
         (
@@ -159,6 +162,16 @@ class DatabaseAdmin(CatalogAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Jobs are shown to those who may see them."""
         return without_jobs(self.fieldsets, request)
+
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
+        """The host as well, where there are several."""
+        names: list[Any] = list(self.list_display)
+        return names if conf.is_catalog_local() else [*names[:1], "host", *names[1:]]
+
+    def get_list_filter(self, request: HttpRequest) -> list[Any]:
+        """By host as well, where there are several."""
+        names: list[Any] = list(self.list_filter)
+        return names if conf.is_catalog_local() else [*names, "host"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Database]:
         """Each database with its last verified backup, in one query."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
@@ -18,8 +18,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
 
 from ..models import Job
+from .links import reverse
 
 DASH = "–"
+
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+"""What turns the direction of the text after it, in Unicode."""
 
 # Django's own words for spans of time, which not all of its catalogues have.
 _UNITS: dict[str, Any] = {
@@ -68,8 +72,12 @@ _LOOKS = {
 
 
 def sendable(text: str) -> str:
-    """``text`` as a page can hold it: half a character, as a hostile schema or JSON has it, is spelled out."""
-    return text.encode(errors="backslashreplace").decode()
+    """``text`` as a page can hold it, also in the middle of a sentence.
+
+    Half a character, as a hostile schema or JSON has it, is spelled out, and so is what turns the
+    direction of the text that follows.
+    """
+    return _TURNING.sub(lambda found: f"\\u{ord(found[0]):04x}", text.encode(errors="backslashreplace").decode())
 
 
 def sendable_document(found: Any) -> Any:
@@ -89,7 +97,7 @@ def look_of(value: str) -> tuple[str, str]:
 def badge(value: str, label: Any) -> SafeString:
     """A state or verdict as a badge; a dash when there is none."""
     if not value:
-        return mark_safe(DASH)  # noqa: S308 - a constant
+        return mark_safe(DASH)  # noqa: S308 - a constant  # nosec B308 B703
     look, symbol = look_of(value)
     return format_html(
         '<span class="walsafe-badge walsafe-{}"><span aria-hidden="true">{}</span> {}</span>', look, symbol, label
@@ -156,7 +164,13 @@ def page_url(model: str, pk: Any) -> str:
 def jobs_table(jobs: Iterable[Job]) -> SafeString | str:
     """Jobs, newest first, with their states."""
     found = [
-        {"row": job, "badge": badge(job.state, job.get_state_display()), "age": age(job.created_at)} for job in jobs
+        {
+            "row": job,
+            "page": page_url("job", job.pk),
+            "badge": badge(job.state, job.get_state_display()),
+            "age": age(job.created_at),
+        }
+        for job in jobs
     ]
     return render_to_string("admin/backups_app/jobs_table.html", {"jobs": found}) if found else DASH
 

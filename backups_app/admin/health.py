@@ -17,9 +17,9 @@ from django.utils.translation import gettext_lazy, gettext_noop, ngettext
 from ..models import HealthProblem, Host
 from ..services.databases import sync_databases
 from ..services.health import DatabaseHealth, FileSystem, Health, check_health
-from ..services.hosts import SILENCE
 from . import display
 from .base import EvidenceAdmin
+from .host import state_badge
 
 _PROBLEMS_SHOWN = 50
 
@@ -123,7 +123,7 @@ class HealthProblemAdmin(EvidenceAdmin):
             "problems": [_problem(each) for each in health.problems],
             "databases": [_database(each) for each in health.databases],
             "disks": [_disk(each) for each in health.disks],
-            "hosts": [_host(each, health) for each in Host.objects.order_by("name")],
+            "hosts": [_host(each) for each in Host.objects.order_by("name")],
             "records": [_record(each) for each in records[:_PROBLEMS_SHOWN]],
             "notices": [display.sendable(each) for each in health.notices],
         }
@@ -184,14 +184,8 @@ def _disk(each: FileSystem) -> dict[str, Any]:
     }
 
 
-def _host(host: Host, health: Health) -> dict[str, Any]:
-    if host.stopped_at is not None:
-        badge = display.badge("cancelled", _("told to end"))
-    elif health.checked_at - host.seen_at > SILENCE:
-        badge = display.badge("attention", _("silent"))
-    else:
-        badge = display.badge("safe", _("works"))
-    return {"name": display.sendable(host.name), "badge": badge, "seen": display.age(host.seen_at)}
+def _host(host: Host) -> dict[str, Any]:
+    return {"name": display.sendable(host.name), "badge": state_badge(host), "seen": display.age(host.seen_at)}
 
 
 def _record(problem: HealthProblem) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from django.db.models import Model, QuerySet
 from django.forms import Script
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, JsonResponse
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -25,6 +25,7 @@ from ..services.audit import Actor
 from ..services.jobs import cancel_job
 from . import display
 from .base import EvidenceAdmin
+from .links import reverse
 from .progress import elapsed, percent_label, phase_label, progress_of
 
 _ROWS_SHOWN = 20

@@ -8,7 +8,7 @@ from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -21,6 +21,7 @@ from ..services.audit import Actor
 from ..services.notifications.trial import Trial, require_receivers, send_test
 from . import display
 from .base import EvidenceAdmin
+from .links import reverse
 
 
 @admin.register(Notification)

@@ -13,7 +13,7 @@ from django.forms import Script
 from django.http import HttpRequest, HttpResponseBase, JsonResponse
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.formats import number_format
 from django.utils.safestring import SafeString
@@ -30,6 +30,7 @@ from ..services.overview import Line
 from . import display
 from .base import EvidenceAdmin
 from .chart import strip, trend
+from .links import reverse
 from .progress import percent_label, phase_label
 
 _PROBLEMS_SHOWN = 10
@@ -67,7 +68,6 @@ class OverviewAdmin(EvidenceAdmin):
         if not seen.health.databases:
             sync_databases()  # nobody has opened the list of databases yet
             seen = service.look(now=now)
-        request.current_app = self.admin_site.name
         context = {
             **self.admin_site.each_context(request),
             "opts": self.opts,
@@ -93,7 +93,7 @@ class OverviewAdmin(EvidenceAdmin):
 
     def _url(self, name: str, *args: Any) -> str:
         """A page of the app on this admin site, which may not be the default one."""
-        return reverse(f"admin:backups_app_{name}", args=args, current_app=self.admin_site.name)
+        return reverse(f"admin:backups_app_{name}", args=args)
 
     # The verdict
 

@@ -22,6 +22,7 @@ _LINKED_ROWS = 20
 _PHASES = {
     "copy": gettext_lazy("Copying"),
     "compress": gettext_lazy("Checking and compressing"),
+    "media": gettext_lazy("Reading the media folders"),
     "store": gettext_lazy("Storing"),
     "fetch": gettext_lazy("Fetching a good copy"),
     "read back": gettext_lazy("Reading the stored copy back"),
@@ -102,7 +103,7 @@ def _in_line(job: Job) -> str:
 
 def warning_about(job: Job, *, now: datetime) -> str:
     """What keeps a job from being done, when somebody has to do something about it."""
-    if job.state == Job.State.QUEUED and not job.is_inline and not is_anybody_working(now):
+    if job.state == Job.State.QUEUED and not job.is_inline and not is_anybody_working(now, host=job.host):
         return nobody_works()
     return ""
 

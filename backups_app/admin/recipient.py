@@ -8,7 +8,7 @@ from django.contrib import admin, messages
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -23,6 +23,7 @@ from ..services.keys.registry import is_proven, proof_due_at, proof_state, sync_
 from ..services.keys.report import KeyReport, report_keys
 from . import display
 from .base import EvidenceAdmin
+from .links import reverse
 
 _LONGEST_ANSWER = 200
 

@@ -29,8 +29,7 @@ from ..services.jobs import ask_restore
 from ..services.restores import (
     approve_restore,
     ask_undo,
-    expire_restores,
-    heal_restores,
+    bring_up_to_date,
     reject_restore,
     runs_at_once,
 )
@@ -145,8 +144,7 @@ class RestoreAdmin(EvidenceAdmin):
     def _bring_up_to_date(self, request: HttpRequest) -> None:
         """Close what has expired, and tell the truth about what was killed, before it is shown."""
         if self.has_view_permission(request):
-            expire_restores()
-            heal_restores()
+            bring_up_to_date()
 
     @admin.display(description=gettext_lazy("requested"), ordering="requested_at")
     def when(self, restore: Restore) -> SafeString | str:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 
 from ..core.errors import BackupError
 from ..models import Database
-from ..services.prune import Judged, policy_of, simulate_prune, stored_bytes
+from ..services.prune import Judged, policy_of, simulate_prune
 from . import display
 
 MOST = 36_500
@@ -67,7 +67,7 @@ def simulation(database: Database, *, now: datetime, rules: Mapping[str, int | N
         "kept": display.count(len(judged) - len(deleted)),
         "deleted": display.count(len(deleted)),
         "has_deletions": bool(deleted),
-        "freed": display.size(sum(stored_bytes(each.backup) for each in deleted)),
+        "freed": display.size(sum(each.backup.stored_bytes for each in deleted)),
         "rows": [_row(each) for each in judged[:_ROWS_SHOWN]],
         "left_out": max(0, len(judged) - _ROWS_SHOWN),
     }
@@ -82,5 +82,5 @@ def _row(judged: Judged) -> dict[str, Any]:
         "state": display.badge(backup.state, backup.get_state_display()),
         "decision": display.badge("safe" if decision.is_kept else "refused", word),
         "reason": decision.reason,
-        "stored": display.size(backup.archive_bytes),
+        "stored": display.size(backup.stored_bytes),
     }

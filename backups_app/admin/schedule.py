@@ -13,7 +13,6 @@ from django.db.models import Max, Model, QuerySet
 from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.dates import WEEKDAYS
 from django.utils.formats import date_format
@@ -29,6 +28,7 @@ from ..services.audit import Actor
 from ..services.schedules import check_schedule, delete_schedule, save_schedule
 from . import display
 from .base import CatalogAdmin, EvidenceAdmin
+from .links import reverse
 
 _RUNS_SHOWN = 10
 
@@ -174,7 +174,7 @@ class ScheduleAdmin(CatalogAdmin):
             words = _in_words(parse(schedule.cron))
         except InputError as exc:
             words = exc.message
-        return format_html("<code>{}</code> {}", schedule.cron, words)
+        return format_html("<code><bdi>{}</bdi></code> <bdi>{}</bdi>", schedule.cron, words)
 
     @admin.display(description=gettext_lazy("next five times"))
     def next_five(self, schedule: Schedule) -> SafeString | str:

@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 from django import forms
 from django.contrib import admin, messages
 from django.db.models import Model, Q, QuerySet, Sum
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -36,9 +36,11 @@ from ..services.triage.runs import (
     useless_files,
 )
 from . import display
-from .asking import asked_with_this_form, form_opened_at, lead_to
+from .asking import asked_with_this_form, lead_to
 from .base import EvidenceAdmin
 from .decision import PasswordForm
+from .links import reverse
+from .upload import UploadPages
 
 _MAX_PATHS = 50
 _MAX_CHOSEN = 1000
@@ -79,13 +81,16 @@ class ImportForm(forms.Form):
         help_text=gettext_lazy("Choose a database under care to be able to restore them into it without an override."),
     )
 
-    def __init__(self, data: Any = None) -> None:
+    def __init__(self, data: Any = None, *, is_upload: bool = False) -> None:
         super().__init__(data)
-        self.fields["into"].queryset = Database.objects.filter(is_under_care=True)  # type: ignore[attr-defined]
+        into = self.fields["into"]
+        into.queryset = Database.objects.filter(is_under_care=True)  # type: ignore[attr-defined]
+        if is_upload:
+            into.required, into.empty_label = True, "---------"  # type: ignore[attr-defined]
 
 
 @admin.register(TriageRun)
-class TriageRunAdmin(EvidenceAdmin):
+class TriageRunAdmin(UploadPages):
     """What was judged, with the sums; the way to import and to delete."""
 
     list_display = ["when", "state_badge", "places", "files_judged", "good", "reclaimable", "asked_by"]
@@ -124,9 +129,15 @@ class TriageRunAdmin(EvidenceAdmin):
             return missing
         run = TriageRun.objects.select_related("job").filter(pk=object_id).first()
         is_over = run is not None and not (run.job and run.job.is_open)
+        is_there = run is not None and run.upload_removed_at is None
+        can_import = is_over and is_there and request.user.has_perm("backups_app.import_backup")
         offered = {
-            "can_import": is_over and request.user.has_perm("backups_app.import_backup"),
-            "can_delete": is_over and request.user.has_perm("backups_app.discard_archive"),
+            "can_import": can_import,
+            "can_remove_upload": can_import and run is not None and run.is_upload,
+            "can_delete": is_over
+            and run is not None
+            and not run.is_upload
+            and request.user.has_perm("backups_app.discard_archive"),
             "files_url": _files_url(object_id),
         }
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), **offered})
@@ -151,6 +162,9 @@ class TriageRunAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("folders and files"))
     def places(self, run: TriageRun) -> SafeString | str:
         """What was to be judged."""
+        if run.is_upload:
+            gone = _("removed") if run.upload_removed_at else _("in quarantine")
+            return format_html("{} <bdi>{}</bdi> ({})", _("Upload"), display.sendable(run.upload_name), gone)
         return format_html_join(", ", "<bdi>{}</bdi>", [(display.sendable(str(each)),) for each in run.paths])
 
     @admin.display(description=gettext_lazy("asked for by"), ordering="requested_by_name")
@@ -228,7 +242,7 @@ class TriageRunAdmin(EvidenceAdmin):
     def import_view(self, request: HttpRequest, run_id: str) -> HttpResponseBase:
         """GET shows what will be imported and asks whose it is, POST asks for the job."""
         run, chosen = self._run(run_id), _chosen_ids(request)
-        form = ImportForm(request.POST if request.method == "POST" else None)
+        form = ImportForm(request.POST if request.method == "POST" else None, is_upload=run.is_upload)
         if not form.is_valid():
             return self._confirmation(
                 request, run, among(importable_files(run), chosen), chosen, form, do=IMPORT, title=_("Import archives")
@@ -259,12 +273,6 @@ class TriageRunAdmin(EvidenceAdmin):
             request, ask, wanted={"do": DELETE, "run": run.pk}, otherwise=display.page_url("triagerun", run.pk)
         )
 
-    def _run(self, run_id: str) -> TriageRun:
-        run: TriageRun | None = TriageRun.objects.select_related("job").filter(pk=run_id).first()
-        if run is None:
-            raise Http404
-        return run
-
     def _confirmation(
         self,
         request: HttpRequest,
@@ -293,16 +301,6 @@ class TriageRunAdmin(EvidenceAdmin):
             "places": self.places(run),
         }
         return self._page(request, "confirm_triage", title, context)
-
-    def _page(self, request: HttpRequest, template: str, title: str, context: dict[str, Any]) -> TemplateResponse:
-        common = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "media": self.media,
-            "title": title,
-            "opened": form_opened_at(),
-        }
-        return TemplateResponse(request, f"admin/backups_app/{template}.html", {**common, **context})
 
 
 @admin.register(TriageFile)

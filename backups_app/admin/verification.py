@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.db.models import Model, QuerySet
 from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, reverse
+from django.urls import URLPattern
 from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -20,6 +20,7 @@ from ..documents import backup_document, verification_document
 from ..models import Verification
 from . import display
 from .base import EvidenceAdmin
+from .links import reverse
 
 
 @admin.register(Verification)
@@ -38,7 +39,16 @@ class VerificationAdmin(EvidenceAdmin):
         (gettext_lazy("Checks"), {"fields": ["evidence"]}),
         (
             gettext_lazy("Details"),
-            {"fields": ["started_at", "finished_at", "requested_by_name", "recovery_seconds", "data_age_seconds"]},
+            {
+                "fields": [
+                    "started_at",
+                    "finished_at",
+                    "requested_by_name",
+                    "job_link",
+                    "recovery_seconds",
+                    "data_age_seconds",
+                ]
+            },
         ),
     ]
 
@@ -58,15 +68,20 @@ class VerificationAdmin(EvidenceAdmin):
         return display.age(verification.finished_at)
 
     @admin.display(description=gettext_lazy("database"), ordering="backup__database__name")
-    def database(self, verification: Verification) -> str:
-        """The database's name."""
-        return verification.backup.database.name
+    def database(self, verification: Verification) -> SafeString:
+        """The database, linked."""
+        return display.linked("database", verification.backup.database_id, verification.backup.database.name)
 
     @admin.display(description=gettext_lazy("backup"))
     def backup_link(self, verification: Verification) -> SafeString:
         """The backup, linked."""
         url = reverse("admin:backups_app_backup_change", args=[verification.backup_id])
         return format_html('<a href="{}">{}</a>', url, verification.backup_id)
+
+    @admin.display(description=gettext_lazy("job"))
+    def job_link(self, verification: Verification) -> SafeString | str:
+        """The job that looked, linked."""
+        return display.linked("job", verification.job_id) if verification.job_id else display.DASH
 
     @admin.display(description=gettext_lazy("verdict"), ordering="verdict")
     def verdict_badge(self, verification: Verification) -> SafeString:

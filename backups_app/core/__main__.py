@@ -1,6 +1,7 @@
 """Recovery without Django: ``python -m backups_app.core restore|inspect ARCHIVE [--identity FILE]``.
 
-Needs no settings and no catalogue; a manifest beside the archive is used when there is one.
+Needs no settings and no catalogue; a manifest beside the archive is used when there is one, and so
+is the archive of the folders (media) that belongs to it.
 Exit codes are those of ``manage.py backup``.
 """
 
@@ -30,7 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
         with cancel_on_signal() as is_cancelled, progress_bar(options.archive.name) as on_progress:
             watch = Watch(on_progress=on_progress, is_cancelled=is_cancelled)
             if options.verb == "restore":
-                inspection = extract_file(options.archive, options.to, watch=watch, keys=keys)
+                inspection = extract_file(
+                    options.archive, options.to, media_target=options.media_to, watch=watch, keys=keys
+                )
             else:
                 with (
                     translated("using the scratch folder"),
@@ -40,6 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
         _print(inspection, is_json=options.json)
         if options.verb == "restore" and not options.json:
             print(f"restored to {printable(str(options.to))}")
+            if options.media_to is not None:
+                print(f"media restored to {printable(str(options.media_to))}")
         if failures(inspection.checks):
             raise VerificationError(
                 f"The archive is not good: {reason_of(inspection.checks)}", "Use another copy or an older backup."
@@ -76,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         verb.add_argument("--json", action="store_true", help="print one JSON document")
     restore.add_argument("--to", type=Path, metavar="FILE", required=True, help="the new file; it must not exist")
+    restore.add_argument(
+        "--media-to", type=Path, metavar="FOLDER", help="the new folder for the folders stored beside the database"
+    )
     inspect.add_argument("--scratch", type=Path, metavar="FOLDER", help="where to unpack (default: the system's)")
     return parser
 
@@ -91,6 +99,7 @@ def _print(inspection: Inspection, *, is_json: bool) -> None:
             "manifest": None if manifest is None else json.loads(manifest.to_bytes()),
             "census": None if census is None else census.as_dict(),
             "checks": [check.as_dict() for check in inspection.checks],
+            "media": _media_document(inspection),
         }
         print(json.dumps(document, indent=2))
         return
@@ -100,6 +109,11 @@ def _print(inspection: Inspection, *, is_json: bool) -> None:
         print(f"backup    {printable(manifest.id)}")
     print(f"size      {inspection.size_bytes:,} bytes, stored as {inspection.archive_bytes:,}")
     print(f"sha256    {inspection.sha256}")
+    if manifest is not None and manifest.media is not None:
+        found = manifest.media
+        print(f"media     {found.files:,} files with {found.content_bytes:,} bytes, stored as {found.archive_bytes:,}")
+    for remark in inspection.media.remarks if inspection.media else ():
+        print(f"remark    {printable(remark)}")
     for check in inspection.checks:
         print(f"{'ok    ' if check.ok else 'FAILED'}    {check.name}: {printable(check.evidence)}")
     if census is not None:
@@ -111,6 +125,19 @@ def _print(inspection: Inspection, *, is_json: bool) -> None:
             "but nothing proves who made it or that no row is missing.",
             file=sys.stderr,
         )
+
+
+def _media_document(inspection: Inspection) -> dict[str, object] | None:
+    if inspection.media is None:
+        return None
+    counts = inspection.media.counts
+    return {
+        "files": counts.files,
+        "folders": counts.folders,
+        "links": counts.links,
+        "bytes": counts.content_bytes,
+        "remarks": list(inspection.media.remarks),
+    }
 
 
 if __name__ == "__main__":

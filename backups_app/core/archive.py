@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from . import age
 from .age import FileKey, Identity, Recipient
-from .background import Background
+from .background import Background, read_in_background
 from .errors import KeyMissingError, UnreachableError, VerificationError, translated
 from .files import create_private_file
 from .progress import Watch
@@ -34,6 +34,9 @@ SUFFIX = ".sqlite3.zst"
 
 DELTA_SUFFIX = ".sqlite3.delta.zst"
 """The same for an archive of changed pages only (``core/delta.py``)."""
+
+MEDIA_SUFFIX = ".media.tar.zst"
+"""End of the name of the folders beside a database, likewise."""
 
 ENCRYPTION = "age"
 """What a manifest calls the encryption of an archive."""
@@ -92,8 +95,8 @@ class ContentDigest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WrittenArchive:
-    """An archive just written, and the digests of what went into it."""
+class WrittenStream:
+    """A stored form just written, and the digests of what went into it."""
 
     path: Path
     archive_bytes: int
@@ -101,16 +104,19 @@ class WrittenArchive:
     """SHA-256 of the stored file."""
     content_bytes: int
     sha256: str
-    """SHA-256 of the database file that a restore gives."""
-    content_sha256: str
-    """:class:`ContentDigest` of that file."""
-    packed_bytes: int
-    packed_sha256: str
-    """SHA-256 of what was compressed: that file, or the changed pages of it."""
+    """SHA-256 of what is inside: the database file, or the tar of media."""
     recipients: tuple[str, ...] = ()
     """Who can open it; nobody needs to when it is empty."""
     file_key: FileKey | None = field(default=None, repr=False, compare=False)
     """Opens this one archive without an identity. It lives in memory only and is stored nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenArchive(WrittenStream):
+    """An archive of a database just written."""
+
+    content_sha256: str
+    """:class:`ContentDigest` of the database file inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +151,12 @@ def stem_of(name: str) -> str:
     return name.removesuffix(age.SUFFIX).removesuffix(SUFFIX).removesuffix(DELTA_SUFFIX)
 
 
+def media_beside(name: str) -> str:
+    """The name of the folders' archive that belongs to the archive ``name``."""
+    suffix = age.SUFFIX if name.endswith(age.SUFFIX) else ""
+    return stem_of(name) + MEDIA_SUFFIX + suffix
+
+
 def read_chunks(stream: BinaryIO, *, phase: str, total_bytes: int, watch: Watch) -> Iterator[bytes]:
     """The bytes of ``stream`` in pieces, reporting each to ``watch``."""
     done_bytes = 0
@@ -162,8 +174,8 @@ def read_at_most(stream: BinaryIO, limit_bytes: int) -> bytes:
     return bytes(content)
 
 
-def compress(pieces: Iterator[bytes], *, level: int, workers: int, size_bytes: int) -> Iterator[bytes]:
-    """One zstd frame with content size and checksum."""
+def compress(pieces: Iterator[bytes], *, level: int, workers: int, size_bytes: int | None) -> Iterator[bytes]:
+    """One zstd frame with checksum, and with the content's size where it is known before."""
     parameter = zstd.CompressionParameter
     compressor = zstd.ZstdCompressor(
         options={
@@ -172,7 +184,8 @@ def compress(pieces: Iterator[bytes], *, level: int, workers: int, size_bytes: i
             parameter.checksum_flag: 1,
         }
     )
-    compressor.set_pledged_input_size(size_bytes)
+    if size_bytes is not None:
+        compressor.set_pledged_input_size(size_bytes)
     for piece in pieces:
         if compressed := compressor.compress(piece):
             yield compressed
@@ -237,69 +250,54 @@ def write_archive(
         InputError: the recipients cannot be used together.
         DiskFullError, BackupError: from the disk. CancelledError, DeadlineError: from ``watch``.
     """
-    plain, content = hashlib.sha256(), ContentDigest()
+    content = ContentDigest()
     content_bytes = snapshot.stat().st_size
 
-    def hash_plain(piece: bytes) -> None:
-        plain.update(piece)
-        content.update(piece)
+    def pieces() -> Iterator[bytes]:
+        with open(snapshot, "rb", buffering=0) as source:
+            yield from read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch)
 
-    with translated(f"writing the archive {destination.name}"), open(snapshot, "rb", buffering=0) as source:
-        packed = pack(
-            read_chunks(source, phase="compress", total_bytes=content_bytes, watch=watch),
-            destination,
-            size_bytes=content_bytes,
-            on_piece=hash_plain,
-            level=level,
-            workers=workers,
-            recipients=recipients,
-        )
-    return WrittenArchive(
-        path=destination,
-        archive_bytes=packed.archive_bytes,
-        archive_sha256=packed.archive_sha256,
-        content_bytes=content_bytes,
-        sha256=plain.hexdigest(),
-        content_sha256=content.hexdigest(),
-        packed_bytes=content_bytes,
-        packed_sha256=plain.hexdigest(),
-        recipients=tuple(str(each) for each in recipients),
-        file_key=packed.file_key,
+    written = write_pieces(
+        pieces(),
+        destination,
+        size_bytes=content_bytes,
+        level=level,
+        workers=workers,
+        recipients=recipients,
+        also=content.update,
     )
+    return WrittenArchive(**vars(written), content_sha256=content.hexdigest())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Packed:
-    """A stored file just written."""
-
-    archive_bytes: int
-    archive_sha256: str
-    file_key: FileKey | None = field(repr=False, compare=False)
-
-
-def pack(
+def write_pieces(
     pieces: Iterator[bytes],
     destination: Path,
     *,
-    size_bytes: int,
-    on_piece: Callable[[bytes], object],
-    level: int,
-    workers: int,
-    recipients: Sequence[Recipient],
-) -> Packed:
-    """Compress ``pieces``, which are ``size_bytes`` together, into the new private file ``destination``.
+    size_bytes: int | None = None,
+    level: int = 1,
+    workers: int = 2,
+    recipients: Sequence[Recipient] = (),
+    also: Callable[[bytes], object] | None = None,
+) -> WrittenStream:
+    """Compress and encrypt ``pieces`` into the new private file ``destination``, synced when this returns.
 
-    ``on_piece`` gets each piece in another thread, in order. The rest is as in :func:`write_archive`.
-
-    Raises: as :func:`write_archive`.
+    ``also`` receives each piece too, in another thread. Raises as :func:`write_archive`, and
+    whatever ``pieces`` raises; ``destination`` does not exist then.
     """
-    stored = hashlib.sha256()
-    archive_bytes = 0
+    plain, stored = hashlib.sha256(), hashlib.sha256()
+    archive_bytes = content_bytes = 0
     file_key = FileKey.generate() if recipients else None
 
-    def heard(pieces: Iterator[bytes], hashing: Background) -> Iterator[bytes]:
+    def hash_plain(piece: bytes) -> None:
+        plain.update(piece)
+        if also is not None:
+            also(piece)
+
+    def hashed(hashing: Background) -> Iterator[bytes]:
+        nonlocal content_bytes
         for piece in pieces:
-            hashing.submit(on_piece, piece)
+            content_bytes += len(piece)
+            hashing.submit(hash_plain, piece)
             yield piece
 
     with translated(f"writing the archive {destination.name}"):
@@ -313,18 +311,25 @@ def pack(
                     synced.write(piece)
 
                 with Background() as hashing, Background() as writing:
-                    pieces = heard(pieces, hashing)
-                    pieces = compress(pieces, level=level, workers=workers, size_bytes=size_bytes)
+                    packed = compress(hashed(hashing), level=level, workers=workers, size_bytes=size_bytes)
                     if file_key is not None:
-                        pieces = age.encrypt(pieces, recipients=recipients, file_key=file_key)
-                    for piece in pieces:
+                        packed = age.encrypt(packed, recipients=recipients, file_key=file_key)
+                    for piece in packed:
                         writing.submit(keep, piece)
                         archive_bytes += len(piece)
                 synced.finish()
         except BaseException:
             destination.unlink(missing_ok=True)
             raise
-    return Packed(archive_bytes=archive_bytes, archive_sha256=stored.hexdigest(), file_key=file_key)
+    return WrittenStream(
+        path=destination,
+        archive_bytes=archive_bytes,
+        archive_sha256=stored.hexdigest(),
+        content_bytes=content_bytes,
+        sha256=plain.hexdigest(),
+        recipients=tuple(str(each) for each in recipients),
+        file_key=file_key,
+    )
 
 
 def write_all(target: BinaryIO, piece: bytes) -> None:
@@ -378,48 +383,69 @@ def read_archive(
         UnreachableError: from a store that cannot be read.
         CancelledError, DeadlineError: from ``watch``. Whatever ``keep`` raises.
     """
-    outer, inner = hashlib.sha256(), hashlib.sha256()
-    archive_bytes = content_bytes = 0
-    damage: VerificationError | None = None
-    locked: KeyMissingError | None = None
+    outer = hashlib.sha256()
+    archive_bytes = 0
+    inner = _Contents(limit_bytes=limit_bytes, keep=keep)
 
-    def hashed(hashing: Background) -> Iterator[bytes]:
+    def hashed() -> Iterator[bytes]:
         nonlocal archive_bytes
         for piece in read_chunks(stored, phase=phase, total_bytes=total_bytes, watch=watch):
             archive_bytes += len(piece)
-            hashing.submit(outer.update, piece)
+            outer.update(piece)
             yield piece
 
-    with Background() as hashing:
-        pieces = hashed(hashing)
-        contents = decompress(pieces if keys is None else keys.opened(pieces), limit_bytes=limit_bytes)
-        while True:
-            try:
-                content = next(contents, None)
-            except UnreachableError:
-                raise  # the store's failure says nothing about the archive
-            except VerificationError as exc:
-                damage = exc
-                break
-            except KeyMissingError as exc:
-                locked = exc
-                break
-            if content is None:
-                break
-            hashing.submit(inner.update, content)
-            content_bytes += len(content)
-            if keep is not None:
-                keep(content)
-        for _ in pieces:  # after damage: the digest of the stored bytes is evidence too
-            pass
+    pieces = hashed()
+    try:
+        # Reading, hashing and decrypting here, decompressing there: each about half of the work.
+        read_in_background(pieces if keys is None else keys.opened(pieces), inner.take)
+    except VerificationError as exc:
+        if inner.damage is None or isinstance(exc, UnreachableError):
+            raise
+    for _ in pieces:  # after damage: the digest of the stored bytes is evidence too
+        pass
     return ReadArchive(
         archive_bytes=archive_bytes,
         archive_sha256=outer.hexdigest(),
-        content_bytes=content_bytes,
-        sha256=inner.hexdigest(),
-        damage=damage,
-        locked=locked,
+        content_bytes=inner.size_bytes,
+        sha256=inner.digest.hexdigest(),
+        damage=inner.damage,
+        locked=inner.locked,
     )
+
+
+class _Contents:
+    """What comes out of an archive: its size and digest, and why no more came."""
+
+    def __init__(self, *, limit_bytes: int, keep: Callable[[bytes], object] | None) -> None:
+        self._limit_bytes, self._keep = limit_bytes, keep
+        self.digest = hashlib.sha256()
+        self.size_bytes = 0
+        self.damage: VerificationError | None = None
+        self.locked: KeyMissingError | None = None
+
+    def take(self, opened: Iterator[bytes]) -> None:
+        """Decompress ``opened`` to its end, or to where it is damaged or locked.
+
+        Raises: whatever ``keep`` raises, and what says nothing about the archive.
+        """
+        contents = decompress(opened, limit_bytes=self._limit_bytes)
+        with Background() as hashing:
+            while (content := self._next(contents)) is not None:
+                hashing.submit(self.digest.update, content)
+                self.size_bytes += len(content)
+                if self._keep is not None:
+                    self._keep(content)
+
+    def _next(self, contents: Iterator[bytes]) -> bytes | None:
+        try:
+            return next(contents, None)
+        except UnreachableError:
+            raise  # the store's failure says nothing about the archive
+        except VerificationError as exc:
+            self.damage = exc
+        except KeyMissingError as exc:
+            self.locked = exc
+        return None
 
 
 def unpack_archive(

@@ -200,7 +200,7 @@ def _schema_digest(schema: list[tuple[str, str, str, str | None]]) -> str:
 
 def _count_rows(connection: sqlite3.Connection, name: str, sql: str) -> int | None:
     virtual = _VIRTUAL.match(sql)
-    statement = f"SELECT count(*) FROM {quoted(name)}"  # noqa: S608 - the name is quoted
+    statement = f"SELECT count(*) FROM {quoted(name)}"  # noqa: S608 - the name is quoted  # nosec B608
     if not _is_utf8(name):
         return None
     if virtual is None:
@@ -247,7 +247,7 @@ def _superusers(connection: sqlite3.Connection, tables: dict[str, int]) -> int |
         if not needed <= columns_of(connection, table):
             continue
         statement = (
-            f"SELECT count(*) FROM {quoted(table)} "  # noqa: S608 - the name is quoted
+            f"SELECT count(*) FROM {quoted(table)} "  # noqa: S608 - the name is quoted  # nosec B608
             f"WHERE {CAN_ADMINISTER}"
         )
         found = (found or 0) + int(connection.execute(statement).fetchone()[0])

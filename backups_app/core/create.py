@@ -19,11 +19,13 @@ from pathlib import Path
 from .age import Recipient
 from .archive import (
     DELTA_SUFFIX,
+    MEDIA_SUFFIX,
     SUFFIX,
     Keys,
     OpenStored,
     ReadArchive,
     WrittenArchive,
+    WrittenStream,
     read_archive,
     write_archive,
 )
@@ -31,6 +33,7 @@ from .census import Census
 from .delta import IndexWriter, Patch, read_delta, write_delta
 from .errors import VerificationError
 from .manifest import Delta, links_digest
+from .media.pack import PackedMedia, pack_folders
 from .pages import (
     DIGEST_BYTES,
     PageRoot,
@@ -110,8 +113,12 @@ class CreatedArchive:
     snapshot: Snapshot
     archive: WrittenArchive
     checks: list[Check]
+    media: PackedMedia | None = None
+    """The archive of the folders beside the database, when there are any."""
     delta: Delta | None = None
     """What it builds on; None for a full one."""
+    packed: WrittenStream | None = None
+    """Of a delta: what was compressed into the archive in place of the whole database."""
     pages: PagesDraft | None = None
     """Where deltas are asked for."""
     kept: Path | None = field(default=None, repr=False)
@@ -130,6 +137,10 @@ class CreateOptions:
     compression_workers: int = 2
     recipients: Sequence[Recipient] = ()
     """Who can open the archive; without any it is not encrypted."""
+    media: Sequence[Path] = ()
+    """Folders that are stored as a tar of their own, read right after the snapshot."""
+    databases: Sequence[Path] = ()
+    """Database files that are never opened as files, wherever in these folders they lie."""
     previous: Previous | None = None
     """What may be shared or built on, if anything."""
     is_reusing: bool = False
@@ -168,12 +179,13 @@ def create_unless_unchanged(
 ) -> CreatedArchive | Unchanged:
     """Snapshot the live database ``source``, compress and encrypt it into ``folder`` (private, empty).
 
-    The plaintext snapshot is removed before this returns; the archive stays for the caller to
-    store. The checks may hold failures: the archive is then a true copy of a database that is
-    not as it should be, and a full one, which nothing but itself is needed for.
+    The plaintext snapshot is removed before this returns; the archives stay for the caller to
+    store. Folders of media are read after the snapshot: what its rows refer to was there before it,
+    so only a file that is deleted in between is missing. The checks may hold failures: the archive is
+    then a true copy of what is not as it should be, and a full one, which nothing but itself is needed for.
 
     Raises:
-        BackupError: any of its kinds; ``folder`` then holds neither snapshot nor archive.
+        BackupError: any of its kinds; ``folder`` then holds neither snapshot nor archives.
     """
     snapshot = take_snapshot(
         source,
@@ -183,7 +195,9 @@ def create_unless_unchanged(
         now=now,
     )
     packing = _Packing(snapshot, folder, options, watch=watch)
+    media_destination = folder / f"archive{MEDIA_SUFFIX}"
     try:
+        media = _packed(source, media_destination, options=options, watch=watch, now=now)
         with ThreadPoolExecutor(max_workers=1) as pool:
             # SQLite and zstd both release the interpreter: checking costs little extra time.
             checking = pool.submit(
@@ -196,18 +210,38 @@ def create_unless_unchanged(
             )
             is_packed = packing.pack_unless_unchanged()
             checks = checking.result()
-        if not is_packed and options.previous is not None and not failures(checks):
+        if media is not None:
+            checks = [*checks, media.check()]
+        if not is_packed and media is None and options.previous is not None and not failures(checks):
             packing.remove_results()
             return Unchanged(snapshot=snapshot, previous=options.previous, checks=checks)
         if not is_packed or failures(checks):
             packing.pack_full()
-        return packing.created(checks)
+        return packing.created(checks, media=media)
     except BaseException:
         packing.remove_results()
+        media_destination.unlink(missing_ok=True)
         raise
     finally:
         packing.remove_drafts()
         snapshot.path.unlink(missing_ok=True)
+
+
+def _packed(
+    source: Path, destination: Path, *, options: CreateOptions, watch: Watch, now: Callable[[], datetime]
+) -> PackedMedia | None:
+    if not options.media:
+        return None
+    return pack_folders(
+        options.media,
+        destination,
+        watch=watch,
+        level=options.compression_level,
+        workers=options.compression_workers,
+        recipients=options.recipients,
+        databases=[source, *options.databases],
+        now=now,
+    )
 
 
 class _Packing:
@@ -225,6 +259,7 @@ class _Packing:
         self._has_index = False
         self._archive: WrittenArchive | None = None
         self._made_delta: Delta | None = None
+        self._packed: WrittenStream | None = None
 
     def pack_unless_unchanged(self) -> bool:
         """Make the archive; False when the content is that of the backup before, and nothing was made."""
@@ -245,7 +280,7 @@ class _Packing:
         self._made_delta = None
         self._write_full()
 
-    def created(self, checks: list[Check]) -> CreatedArchive:
+    def created(self, checks: list[Check], *, media: PackedMedia | None) -> CreatedArchive:
         """What was made."""
         if self._archive is None:
             raise AssertionError("nothing was packed")
@@ -253,7 +288,9 @@ class _Packing:
             snapshot=self._snapshot,
             archive=self._archive,
             checks=checks,
+            media=media,
             delta=self._made_delta,
+            packed=self._packed if self._made_delta else None,
             pages=None if self._scanned is None else PagesDraft(path=self._digests, scanned=self._scanned),
             kept=self._options.kept_digests if self._made_delta else None,
         )
@@ -334,23 +371,21 @@ class _Packing:
             workers=self._options.compression_workers,
             recipients=self._options.recipients,
         )
-        packed = written.packed
-        is_large = packed.archive_bytes * 2 > previous.full_bytes
-        if is_large or previous.deltas_bytes + packed.archive_bytes > previous.full_bytes:
+        is_large = written.archive_bytes * 2 > previous.full_bytes
+        if is_large or previous.deltas_bytes + written.archive_bytes > previous.full_bytes:
             # A restore never reads more than twice what a full archive is.
             self._delta.unlink()
             return False
+        self._packed = written
         self._archive = WrittenArchive(
             path=self._delta,
-            archive_bytes=packed.archive_bytes,
-            archive_sha256=packed.archive_sha256,
+            archive_bytes=written.archive_bytes,
+            archive_sha256=written.archive_sha256,
             content_bytes=scanned.size_bytes,
             sha256=scanned.sha256,
             content_sha256=scanned.content_sha256,
-            packed_bytes=written.packed_bytes,
-            packed_sha256=written.packed_sha256,
-            recipients=tuple(str(each) for each in self._options.recipients),
-            file_key=packed.file_key,
+            recipients=written.recipients,
+            file_key=written.file_key,
         )
         self._made_delta = Delta(
             base=previous.backup,
@@ -358,12 +393,12 @@ class _Packing:
             base_archive_sha256=previous.archive_sha256,
             base_sha256=previous.sha256,
             position=previous.position + 1,
-            links_sha256=links_digest(packed.archive_sha256, below=previous.links_sha256),
+            links_sha256=links_digest(written.archive_sha256, below=previous.links_sha256),
             page_size=scanned.page_size,
             pages=scanned.changed_pages,
             pages_sha256=scanned.pages_sha256,
-            bytes=written.packed_bytes,
-            sha256=written.packed_sha256,
+            bytes=written.content_bytes,
+            sha256=written.sha256,
         )
         return True
 
@@ -380,55 +415,46 @@ class _Packing:
             raise VerificationError("The snapshot changed while it was read.", "Check the disk and the memory.")
 
 
-def prove_stored(
-    open_stored: OpenStored, archive: WrittenArchive, *, watch: Watch, made: CreatedArchive | None = None
-) -> list[Check]:
-    """Read a stored copy back to its last byte: does it give exactly the snapshot?
+def prove_stored(open_stored: OpenStored, archive: WrittenStream, *, watch: Watch, prefix: str = "") -> list[Check]:
+    """Read a stored copy back to its last byte: does it give exactly the snapshot, or the tar of media?
 
     An encrypted one is opened with the key of its own that ``archive`` holds, so a host that knows
-    recipients only proves its archives too. A delta needs ``made``, with which it was made: its pages,
-    put into the page digests of its base, must give the root of the snapshot's. The base itself is not
-    needed for that; that its stored bytes are the proven ones is for the caller to look at.
+    recipients only proves its archives too. ``prefix`` begins the names of the checks.
 
     Raises:
         UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
     """
-    keys = Keys(file_key=archive.file_key) if archive.recipients else None
-    if made is not None and made.delta is not None:
-        return _prove_delta(open_stored, made, made.delta, keys=keys, watch=watch)
     with open_stored() as stored:
         read = read_archive(
             stored,
-            limit_bytes=archive.packed_bytes,
+            limit_bytes=archive.content_bytes,
             total_bytes=archive.archive_bytes,
             watch=watch,
-            keys=keys,
+            keys=Keys(file_key=archive.file_key) if archive.recipients else None,
         )
-    return _check_reading(read, archive)
+    return _check_reading(read, archive, prefix=prefix)
 
 
-def _check_reading(read: ReadArchive, archive: WrittenArchive) -> list[Check]:
-    return check_reading(
-        read,
-        archive_bytes=archive.archive_bytes,
-        archive_sha256=archive.archive_sha256,
-        content_bytes=archive.packed_bytes,
-        sha256=archive.packed_sha256,
-    )
+def prove_created(open_stored: OpenStored, made: CreatedArchive, *, watch: Watch) -> list[Check]:
+    """:func:`prove_stored` for the archive of the database, whole or a delta.
 
+    The pages of a delta, put into the page digests of its base, must give the root of the snapshot's.
+    The base itself is not needed for that; that its stored bytes are the proven ones is for the caller
+    to look at.
 
-def _prove_delta(
-    open_stored: OpenStored, made: CreatedArchive, delta: Delta, *, keys: Keys | None, watch: Watch
-) -> list[Check]:
-    archive = made.archive
+    Raises: as :func:`prove_stored`. VerificationError: the page digests of the base are gone.
+    """
+    if made.delta is None or made.packed is None:
+        return prove_stored(open_stored, made.archive, watch=watch)
+    delta, packed = made.delta, made.packed
     patch = Patch(
         base_sha256=delta.base_sha256,
-        sha256=archive.sha256,
-        size_bytes=archive.content_bytes,
+        sha256=made.archive.sha256,
+        size_bytes=made.archive.content_bytes,
         page_size=delta.page_size,
         pages=delta.pages,
     )
-    folder = archive.path.parent
+    folder = packed.path.parent
     with PageRoot(folder) as root:
         _fill_from_kept(root, made, delta)
         read, problem = read_delta(
@@ -436,17 +462,28 @@ def _prove_delta(
             patch,
             folder=folder,
             on_pages=lambda first, pages: root.put(first, digests_of(pages, patch.page_size)),
-            packed_bytes=archive.packed_bytes,
-            total_bytes=archive.archive_bytes,
+            packed_bytes=packed.content_bytes,
+            total_bytes=packed.archive_bytes,
             watch=watch,
-            keys=keys,
+            keys=Keys(file_key=packed.file_key) if packed.recipients else None,
         )
         root.resize(patch.page_count)
         found = root.hexdigest()
-    checks = _check_reading(read, archive)
+    checks = _check_reading(read, packed)
     if not failures(checks):
         checks.append(check_pages(problem, found=found, expected=delta.pages_sha256, pages=delta.pages))
     return checks
+
+
+def _check_reading(read: ReadArchive, archive: WrittenStream, *, prefix: str = "") -> list[Check]:
+    return check_reading(
+        read,
+        archive_bytes=archive.archive_bytes,
+        archive_sha256=archive.archive_sha256,
+        content_bytes=archive.content_bytes,
+        sha256=archive.sha256,
+        prefix=prefix,
+    )
 
 
 def _fill_from_kept(root: PageRoot, made: CreatedArchive, delta: Delta) -> None:

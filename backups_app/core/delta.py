@@ -17,7 +17,6 @@ until the digests were compared.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import tarfile
@@ -29,7 +28,16 @@ from types import TracebackType
 from typing import BinaryIO
 
 from .age import Recipient
-from .archive import CHUNK_BYTES, Keys, OpenStored, Packed, ReadArchive, pack, read_archive, write_all
+from .archive import (
+    CHUNK_BYTES,
+    Keys,
+    OpenStored,
+    ReadArchive,
+    WrittenStream,
+    read_archive,
+    write_all,
+    write_pieces,
+)
 from .errors import VerificationError, translated
 from .files import create_private_file
 from .pages import PageRoot, digests_of
@@ -101,15 +109,6 @@ class IndexWriter:
             self._file.write(text.encode() + b"\n")
 
 
-@dataclass(frozen=True, kw_only=True)
-class WrittenDelta:
-    """A delta just written; the sizes and digest are those of the tar inside."""
-
-    packed: Packed
-    packed_bytes: int
-    packed_sha256: str
-
-
 def delta_bytes(index_bytes: int, patch: Patch) -> int:
     """Size of the tar."""
     return 2 * _BLOCK_BYTES + index_bytes + _padding(index_bytes) + patch.pages * patch.page_size + len(_END)
@@ -125,25 +124,22 @@ def write_delta(
     level: int = 1,
     workers: int = 2,
     recipients: Sequence[Recipient] = (),
-) -> WrittenDelta:
+) -> WrittenStream:
     """Write the pages of ``snapshot`` that ``index`` names into the new private file ``destination``.
 
-    The rest is as in :func:`~.archive.write_archive`.
+    What is returned speaks of the tar inside. The rest is as in :func:`~.archive.write_archive`.
 
     Raises: as :func:`~.archive.write_archive`.
     """
-    digest = hashlib.sha256()
-    packed_bytes = delta_bytes(index.stat().st_size, patch)
-    packed = pack(
-        _tar(snapshot, index, patch, total_bytes=packed_bytes, watch=watch),
+    total_bytes = delta_bytes(index.stat().st_size, patch)
+    return write_pieces(
+        _tar(snapshot, index, patch, total_bytes=total_bytes, watch=watch),
         destination,
-        size_bytes=packed_bytes,
-        on_piece=digest.update,
+        size_bytes=total_bytes,
         level=level,
         workers=workers,
         recipients=recipients,
     )
-    return WrittenDelta(packed=packed, packed_bytes=packed_bytes, packed_sha256=digest.hexdigest())
 
 
 def _tar(snapshot: Path, index: Path, patch: Patch, *, total_bytes: int, watch: Watch) -> Iterator[bytes]:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from . import archive as archives
 from .age import MAGICS, SUFFIX
 from .archive import Keys, OpenStored, OverLimitError, unpack_archive
 from .beside import archive_beside, links_beside, manifest_beside, open_archive_file
 from .census import Census, take_census
-from .errors import DiskFullError, NotFoundError, VerificationError, translated
+from .errors import DiskFullError, InputError, NotFoundError, VerificationError, translated
 from .files import publish_new_file, refuse_existing, remove_if_there
 from .links import Link
 from .manifest import Manifest
+from .media.index import Counts
+from .media.unpack import PREFIX, Unpacked, extracting_media, read_media
 from .progress import Watch
 from .sqlite import open_snapshot
-from .verify import NO_KEYS, Check, check_database, failures, reason_of, unpack, verify_full
+from .verify import NO_KEYS, STORED_BYTES, Check, check_database, failures, reason_of, unpack, verify_full
+
+Extracted = TypeVar("Extracted")
 
 
 def extract_archive(
@@ -88,19 +93,66 @@ class Inspection:
     """The manifest beside the archive; ``None`` when there is none."""
     census: Census | None
     checks: list[Check]
+    media: Unpacked | None = None
+    """The folders beside the database, as far as they were read."""
+
+    def with_media(self, media: Unpacked | None) -> Inspection:
+        """The same with what was found of the folders."""
+        if media is None:
+            return self
+        return replace(self, media=media, checks=[*self.checks, *media.checks])
 
 
-def extract_file(archive: Path, target: Path, *, watch: Watch, keys: Keys = NO_KEYS) -> Inspection:
+def extract_file(
+    archive: Path, target: Path, *, media_target: Path | None = None, watch: Watch, keys: Keys = NO_KEYS
+) -> Inspection:
     """Restore an archive file to the new file ``target`` without any catalogue.
 
     With a manifest beside the archive, everything in it is proven; ``archive`` may be the manifest itself.
     Archives that it builds on, or shares, are looked for beside it. Without one, the archive must
     be whole (zstd checksum) and hold a sound database; that it is complete and who made it are
-    then not proven, and the caller should say so.
+    then not proven, and the caller should say so. With ``media_target`` the folders stored beside
+    the database are restored to that new folder: both are there afterwards, or neither.
 
-    Raises: as :func:`extract_archive`.
+    Raises: as :func:`extract_archive`, and InputError when there are no folders.
     """
     manifest = manifest_beside(archive)
+
+    def extract() -> Inspection:
+        return _extract_database(archive, manifest, target, watch=watch, keys=keys)
+
+    if media_target is None:
+        return extract()
+    if media_target.absolute() == target.absolute():
+        raise InputError("The database and the folder cannot have one name.", "Choose two.")
+    extracting = _extracting_media(archive, manifest, media_target, watch=watch, keys=keys)
+    inspection, media = extract_together(extract, target, extracting)
+    return inspection.with_media(media)
+
+
+def extract_together(
+    extract: Callable[[], Extracted], target: Path, media: AbstractContextManager[Unpacked]
+) -> tuple[Extracted, Unpacked]:
+    """Let ``extract`` make the new file ``target``, and ``media`` its folder: both are there then, or neither.
+
+    Raises: whatever they raise.
+    """
+    is_made = False
+    try:
+        with media as unpacked:
+            extracted = extract()
+            is_made = True
+    except BaseException:
+        if is_made:
+            with suppress(OSError):
+                target.unlink()
+        raise
+    return extracted, unpacked
+
+
+def _extract_database(
+    archive: Path, manifest: Manifest | None, target: Path, *, watch: Watch, keys: Keys
+) -> Inspection:
     if manifest is not None:
         path = archive_beside(archive, manifest)
         checks = extract_archive(
@@ -120,12 +172,43 @@ def extract_file(archive: Path, target: Path, *, watch: Watch, keys: Keys = NO_K
     return inspection
 
 
+def _extracting_media(
+    archive: Path, manifest: Manifest | None, target: Path, *, watch: Watch, keys: Keys
+) -> AbstractContextManager[Unpacked]:
+    path = media_file_beside(archive)
+    if manifest is not None and manifest.media is None:
+        raise InputError("This backup holds no folders of media.", "Leave --media-to away.")
+    if manifest is None and not path.exists():
+        raise NotFoundError(f"There is no archive of media at {path}.", "Put it beside the archive of the database.")
+    return extracting_media(
+        lambda: open_archive_file(path),
+        manifest.media if manifest else None,
+        target,
+        encryption=manifest.encryption if manifest else _encryption_of(path),
+        watch=watch,
+        keys=keys,
+    )
+
+
+def media_file_beside(archive: Path) -> Path:
+    """Where the folders' archive lies that belongs to an archive file."""
+    return archive.with_name(archives.media_beside(archive.name))
+
+
+def _encryption_of(path: Path) -> str | None:
+    with open_archive_file(path) as stored:
+        return archives.ENCRYPTION if stored.read(max(map(len, MAGICS))).startswith(MAGICS) else None
+
+
 def inspect_file(archive: Path, *, scratch: Path, watch: Watch, keys: Keys = NO_KEYS) -> Inspection:
     """Unpack an archive file into ``scratch`` (a private folder), check it, and remove it again.
+
+    The folders of media that belong to it are read too; they are not unpacked.
 
     Raises: as :func:`extract_archive`, but for what the checks find.
     """
     manifest = manifest_beside(archive)
+    media = _inspect_media(archive, manifest, scratch=scratch, watch=watch, keys=keys)
     if manifest is not None:
         path = archive_beside(archive, manifest)
         checks = verify_full(
@@ -137,11 +220,11 @@ def inspect_file(archive: Path, *, scratch: Path, watch: Watch, keys: Keys = NO_
             keys=keys,
             below=links_beside(path, manifest, keys=keys),
         )
-        return _inspected(manifest, checks)
+        return _inspected(manifest, checks).with_media(media)
     _refuse_lonely_delta(archive)
     unpacked = scratch / "inspect.sqlite3"
     try:
-        return _unpack_foreign(archive, unpacked, watch=watch, keys=keys)
+        return _unpack_foreign(archive, unpacked, watch=watch, keys=keys).with_media(media)
     finally:
         unpacked.unlink(missing_ok=True)
 
@@ -152,6 +235,26 @@ def _refuse_lonely_delta(archive: Path) -> None:
             "The archive holds only the pages that changed since another one, and its manifest is missing.",
             "Put its manifest beside it, and the archives that it builds on.",
         )
+
+
+def _inspect_media(
+    archive: Path, manifest: Manifest | None, *, scratch: Path, watch: Watch, keys: Keys
+) -> Unpacked | None:
+    path = media_file_beside(archive)
+    is_expected = manifest is not None and manifest.media is not None
+    if not is_expected and (manifest is not None or not path.exists()):
+        return None
+    if not path.exists():
+        missing = Check(name=f"{PREFIX}{STORED_BYTES}", ok=False, evidence=f"there is no file {path.name}")
+        return Unpacked(checks=[missing], counts=Counts())
+    return read_media(
+        lambda: open_archive_file(path),
+        manifest.media if manifest else None,
+        encryption=manifest.encryption if manifest else _encryption_of(path),
+        scratch=scratch,
+        watch=watch,
+        keys=keys,
+    )
 
 
 def _inspected(manifest: Manifest, checks: list[Check]) -> Inspection:
@@ -170,7 +273,7 @@ def _unpack_foreign(archive: Path, target: Path, *, watch: Watch, keys: Keys) ->
     """Unpack an archive that has no manifest; its size is bounded by the free disk space."""
     with open_archive_file(archive) as stored:
         total_bytes = os.fstat(stored.fileno()).st_size
-        is_encrypted = stored.read(max(map(len, MAGICS))).startswith(MAGICS)
+    is_encrypted = _encryption_of(archive) is not None
     with translated("unpacking the archive"):
         limit_bytes = shutil.disk_usage(target.parent).free
     read = unpack_archive(

@@ -41,3 +41,16 @@ def fetch_stored(
         except BaseException:
             target.unlink(missing_ok=True)
             raise
+
+
+def gives_back(open_stored: OpenStored, path: Path, *, watch: Watch) -> bool:
+    """Whether a stored object, read to its last byte, is what the private file ``path`` holds.
+
+    Raises:
+        UnreachableError: it cannot be read. CancelledError, DeadlineError.
+    """
+    with open_stored() as stored, open(path, "rb") as file:
+        for piece in read_chunks(stored, phase="read back", total_bytes=path.stat().st_size, watch=watch):
+            if file.read(len(piece)) != piece:
+                return False
+        return not file.read(1)

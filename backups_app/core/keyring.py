@@ -13,7 +13,7 @@ from .age import X25519Identity, read_identities
 from .age.keyfile import AskPassphrase
 from .errors import BackupError, KeyMissingError
 
-PASSPHRASE_VARIABLE = "BACKUPS_AGE_PASSPHRASE"  # noqa: S105 - a name
+PASSPHRASE_VARIABLE = "BACKUPS_AGE_PASSPHRASE"  # noqa: S105 - a name  # nosec B105
 """Holds the passphrase; with ``_FILE`` at its end it names a file that does."""
 
 

@@ -6,8 +6,7 @@ digest can stand for its content.
 
 Manifests are a chain per database: each has a number, names the digest of the one before, and is
 signed (``core/signature.py``). Those of format 1 come from before that: they are read, and unsigned.
-Format 3 is format 2 with the keys ``media`` and ``delta``, of which one at least is not null; what needs
-neither is written in format 2.
+Format 3 is format 2 with what not every backup has (``media``, ``delta``); a backup without writes format 2.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from .archive import media_beside
 from .census import Census
 from .errors import InputError, VerificationError
 from .ranges import Range, merged
@@ -25,9 +25,9 @@ from .signature import PublicKey
 
 SUFFIX = ".manifest.json"
 TYPE = "django-walsafe/backup"
-FORMAT = 3
-PLAIN_FORMAT = 2
+FORMAT = 2
 UNSIGNED_FORMAT = 1
+EXTENDED_FORMAT = 3
 MAX_BYTES = 32 << 20
 """Largest manifest that is read: a census of 65,000 tables fits many times."""
 
@@ -125,6 +125,71 @@ def links_digest(archive_sha256: str, *, below: str = "") -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Media:
+    """The archive of folders that belongs to a backup, stored beside the database's."""
+
+    name: str
+    archive_bytes: int
+    archive_sha256: str
+    tar_bytes: int
+    tar_sha256: str
+    index_sha256: str
+    """SHA-256 of the list of all digests, which is the last file in the tar."""
+    files: int
+    folders: int
+    """Folders of any depth, those under care included."""
+    links: int
+    content_bytes: int
+    """Sum of the sizes of all files."""
+    labels: tuple[str, ...]
+    """Names of the folders under care, as in the tar."""
+    read_from: datetime
+    read_until: datetime
+    """When reading began and ended: after the moment of the snapshot."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts as JSON types."""
+        return {
+            "name": self.name,
+            "bytes": self.archive_bytes,
+            "sha256": self.archive_sha256,
+            "tar_bytes": self.tar_bytes,
+            "tar_sha256": self.tar_sha256,
+            "index_sha256": self.index_sha256,
+            "files": self.files,
+            "folders": self.folders,
+            "links": self.links,
+            "content_bytes": self.content_bytes,
+            "labels": list(self.labels),
+            "read_from": utc_text(self.read_from),
+            "read_until": utc_text(self.read_until),
+        }
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> Media:
+        """The facts as JSON holds them.
+
+        Raises:
+            KeyError, TypeError, ValueError: a field is missing or malformed.
+        """
+        return cls(
+            name=_text(found["name"]),
+            archive_bytes=_size(found["bytes"]),
+            archive_sha256=_digest(found["sha256"]),
+            tar_bytes=_size(found["tar_bytes"]),
+            tar_sha256=_digest(found["tar_sha256"]),
+            index_sha256=_digest(found["index_sha256"]),
+            files=_size(found["files"]),
+            folders=_size(found["folders"]),
+            links=_size(found["links"]),
+            content_bytes=_size(found["content_bytes"]),
+            labels=tuple(_text(each) for each in found["labels"]),
+            read_from=_moment(found["read_from"]),
+            read_until=_moment(found["read_until"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything needed to prove an archive and to rebuild its catalogue row."""
 
@@ -158,6 +223,8 @@ class Manifest:
     public_key: str = ""
     """The key that signs it, as :attr:`PublicKey.text`; empty in format 1."""
     software: dict[str, str] = field(default_factory=dict)
+    media: Media | None = None
+    """The folders stored beside the database; None when there are none."""
     delta: Delta | None = None
     """The archive holds only pages that changed; None for a full one."""
 
@@ -165,6 +232,13 @@ class Manifest:
     def links_sha256(self) -> str:
         """What an approval is bound to: one digest for every archive that a restore reads."""
         return self.archive_sha256 if self.delta is None else self.delta.links_sha256
+
+    @property
+    def format(self) -> int:
+        """The format that it is written in."""
+        if not self.is_signed:
+            return UNSIGNED_FORMAT
+        return FORMAT if self.media is None and self.delta is None else EXTENDED_FORMAT
 
     @property
     def is_signed(self) -> bool:
@@ -181,7 +255,13 @@ class Manifest:
         return PublicKey.from_text(self.public_key)
 
     def to_bytes(self) -> bytes:
-        """The canonical file content."""
+        """The canonical file content.
+
+        Raises:
+            ValueError: it has media and no number in a chain, which format 1 cannot say.
+        """
+        if (self.media is not None or self.delta is not None) and not self.is_signed:
+            raise ValueError("a manifest with media, or of a delta, must be signed")
         chain: dict[str, Any] = {}
         if self.sequence is not None:
             chain = {
@@ -191,14 +271,18 @@ class Manifest:
                 "key_id": self.key.key_id,
                 "public_key": self.public_key,
             }
-        # In full archives nothing of it is written: their manifests stay as they were, byte for byte.
-        parts = {} if self.delta is None else {"media": None, "delta": self.delta.as_dict()}
+        extended: dict[str, Any] = {}
+        if self.format == EXTENDED_FORMAT:
+            extended = {
+                "media": None if self.media is None else self.media.as_dict(),
+                "delta": None if self.delta is None else self.delta.as_dict(),
+            }
         return canonical(
             {
                 "type": TYPE,
-                "format": (FORMAT if parts else PLAIN_FORMAT) if self.is_signed else UNSIGNED_FORMAT,
+                "format": self.format,
                 **chain,
-                **parts,
+                **extended,
                 "id": self.id,
                 "database": self.database,
                 "identity": self.identity,
@@ -237,8 +321,8 @@ class Manifest:
         document = _parse(content)
         if document.get("type") != TYPE:
             raise _unreadable(f"its type is not {TYPE}")
-        if document.get("format") not in (FORMAT, PLAIN_FORMAT, UNSIGNED_FORMAT):
-            raise _unreadable(f"its format is {document.get('format')!r}, this version reads up to {FORMAT}")
+        if document.get("format") not in (EXTENDED_FORMAT, FORMAT, UNSIGNED_FORMAT):
+            raise _unreadable(f"its format is {document.get('format')!r}, this version reads up to {EXTENDED_FORMAT}")
         try:
             archive, snapshot = document["archive"], document["snapshot"]
             manifest = cls(
@@ -263,10 +347,12 @@ class Manifest:
                 previous=None if document["previous"] is None else _digest(document["previous"]),
                 software={_text(key): _text(value) for key, value in document["software"].items()},
                 **(_chain_fields(document) if document["format"] != UNSIGNED_FORMAT else {}),
-                **(_part_fields(document) if document["format"] == FORMAT else {}),
+                **(_extended_fields(document) if document["format"] == EXTENDED_FORMAT else {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as exc:
             raise _unreadable(f"a field is missing or malformed ({exc})") from exc
+        if manifest.media is not None and manifest.media.name != media_beside(manifest.archive_name):
+            raise _unreadable("its media has another name than its archive")
         if manifest.to_bytes() != content:
             raise _unreadable("it is not in canonical form")
         return manifest
@@ -286,10 +372,12 @@ def _chain_fields(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _part_fields(document: dict[str, Any]) -> dict[str, Any]:
-    if document["media"] is not None:
-        raise ValueError("this version knows no media")
-    return {"delta": None if document["delta"] is None else Delta.from_dict(document["delta"])}
+def _extended_fields(document: dict[str, Any]) -> dict[str, Any]:
+    media, delta = document["media"], document["delta"]
+    return {
+        "media": None if media is None else Media.from_dict(media),
+        "delta": None if delta is None else Delta.from_dict(delta),
+    }
 
 
 def ranges_from(found: Any) -> tuple[Range, ...]:

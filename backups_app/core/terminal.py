@@ -91,7 +91,10 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def printable(text: str) -> str:
-    """``text`` with control characters spelled out, so that a name cannot drive a terminal."""
+    """``text`` with control characters spelled out, so that a name cannot drive a terminal.
+
+    So are line breaks, and what turns the direction of the text that follows.
+    """
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 

@@ -265,23 +265,26 @@ def check_reading(
     content_bytes: int,
     sha256: str,
     content_name: str = CONTENT,
+    prefix: str = "",
 ) -> list[Check]:
     """Compare one complete reading of a stored archive with what it must be.
+
+    ``prefix`` begins the names of the checks, where they are not about the database.
 
     Raises:
         LockedError: no key opens it, and its stored bytes are right.
     """
     checks = [
-        _check_stored(read.archive_bytes, read.archive_sha256, archive_bytes, archive_sha256),
+        _check_stored(read.archive_bytes, read.archive_sha256, archive_bytes, archive_sha256, prefix=prefix),
     ]
     if read.locked is not None:
         if failures(checks):  # damage, whatever the key: what wraps it may be what is damaged
             return checks
         raise LockedError(read.locked, checks=checks) from read.locked
     if read.damage is not None:
-        checks.append(Check(name="decompression", ok=False, evidence=read.damage.message))
+        checks.append(Check(name=f"{prefix}decompression", ok=False, evidence=read.damage.message))
         return checks
-    checks.append(_check_content(read.content_bytes, read.sha256, content_bytes, sha256, name=content_name))
+    checks.append(_check_content(read.content_bytes, read.sha256, content_bytes, sha256, name=prefix + content_name))
     return checks
 
 
@@ -296,14 +299,17 @@ def _check_content(found_bytes: int, found_sha256: str, size_bytes: int, sha256:
     )
 
 
-def _check_stored(found_bytes: int, found_sha256: str, archive_bytes: int, archive_sha256: str) -> Check:
+def _check_stored(
+    found_bytes: int, found_sha256: str, archive_bytes: int, archive_sha256: str, *, prefix: str = ""
+) -> Check:
+    name = prefix + STORED_BYTES
     if found_bytes != archive_bytes:
         evidence = f"{found_bytes:,} bytes are stored, {archive_bytes:,} were written"
-        return Check(name=STORED_BYTES, ok=False, evidence=evidence)
+        return Check(name=name, ok=False, evidence=evidence)
     if found_sha256 != archive_sha256:
         evidence = f"SHA-256 {found_sha256}, expected {archive_sha256}"
-        return Check(name=STORED_BYTES, ok=False, evidence=evidence)
-    return Check(name=STORED_BYTES, ok=True, evidence=f"{found_bytes:,} bytes, SHA-256 {found_sha256}")
+        return Check(name=name, ok=False, evidence=evidence)
+    return Check(name=name, ok=True, evidence=f"{found_bytes:,} bytes, SHA-256 {found_sha256}")
 
 
 def verify_quick(
@@ -339,7 +345,7 @@ def check_packed(open_stored: OpenStored, manifest: Manifest, *, watch: Watch, k
             limit_bytes=packed_bytes,
             total_bytes=manifest.archive_bytes,
             watch=watch,
-            keys=_keys_for(manifest, keys),
+            keys=keys_for(manifest.encryption, keys),
         )
     return check_reading(
         read,
@@ -376,6 +382,14 @@ def check_stored(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -
     """
     found_bytes, found_sha256 = hash_stored(open_stored, total_bytes=manifest.archive_bytes, watch=watch)
     return _check_stored(found_bytes, found_sha256, manifest.archive_bytes, manifest.archive_sha256)
+
+
+def check_stored_bytes(
+    open_stored: OpenStored, *, archive_bytes: int, archive_sha256: str, watch: Watch, prefix: str = ""
+) -> list[Check]:
+    """Hash a stored object and compare it with what was written. Raises as :func:`verify_quick`."""
+    found_bytes, found_sha256 = hash_stored(open_stored, total_bytes=archive_bytes, watch=watch)
+    return [_check_stored(found_bytes, found_sha256, archive_bytes, archive_sha256, prefix=prefix)]
 
 
 def hash_stored(open_stored: OpenStored, *, total_bytes: int, watch: Watch) -> tuple[int, str]:
@@ -466,7 +480,7 @@ def _unpack_full(link: Link, target: Path, *, watch: Watch) -> list[Check]:
         limit_bytes=manifest.size_bytes,
         total_bytes=manifest.archive_bytes,
         watch=watch,
-        keys=_keys_for(manifest, link.keys),
+        keys=keys_for(manifest.encryption, link.keys),
     )
     return check_reading(
         read,
@@ -500,7 +514,7 @@ def _put_delta(link: Link, delta: Delta, patched: PatchedFile, *, watch: Watch) 
         packed_bytes=delta.bytes,
         total_bytes=manifest.archive_bytes,
         watch=watch,
-        keys=_keys_for(manifest, link.keys),
+        keys=keys_for(manifest.encryption, link.keys),
     )
     checks = check_reading(
         read,
@@ -538,12 +552,17 @@ def _named(checks: list[Check], manifest: Manifest) -> list[Check]:
     return [replace(each, name=f"{each.name} of backup {manifest.id}") for each in checks]
 
 
-def _keys_for(manifest: Manifest, keys: Keys) -> Keys | None:
-    if manifest.encryption is None:
+def keys_for(encryption: str | None, keys: Keys) -> Keys | None:
+    """The keys that an archive is read with, None for a plain one.
+
+    Raises:
+        VerificationError: the manifest names an encryption that is not known here.
+    """
+    if encryption is None:
         return None
-    if manifest.encryption != ENCRYPTION:
+    if encryption != ENCRYPTION:
         raise VerificationError(
-            f"The manifest names an encryption that this version does not know: {manifest.encryption!r}.",
+            f"The manifest names an encryption that this version does not know: {encryption!r}.",
             "Use a newer version, or treat the manifest as altered.",
         )
     return keys

@@ -44,7 +44,7 @@ def create_schema(path: Path) -> None:
 
 def fill(connection: sqlite3.Connection) -> None:
     """Add the sample rows in many small commits, as visitors of a site would."""
-    rng = random.Random(7)  # noqa: S311 - sample data
+    rng = random.Random(7)  # noqa: S311 - sample data  # nosec B311
     with connection:
         connection.executemany(
             "INSERT INTO shop_customer(name, city) VALUES (?, ?)",
@@ -70,7 +70,7 @@ def add_order(connection: sqlite3.Connection, rng: random.Random) -> None:
 
 def main() -> None:
     """Fill, say ready, wait, then write until stdin closes."""
-    rng = random.Random()  # noqa: S311 - sample data
+    rng = random.Random()  # noqa: S311 - sample data  # nosec B311
     with closing(sqlite3.connect(sys.argv[1], timeout=10)) as connection:
         fill(connection)
         try:

@@ -105,7 +105,7 @@ def main(arguments: list[str]) -> None:
             _watch(lifeline, program)
             os._exit(0)
     os.close(lifeline)
-    os.execv(command[0], command)  # noqa: S606 - what this script is for
+    os.execv(command[0], command)  # noqa: S606 - what this script is for  # nosec B606
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ def main() -> None:
     from django.core.management import call_command
 
     django.setup()
+    from .queue import read_own_queue
+
+    read_own_queue()
     call_command("qcluster")
 
 

@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("backups_app", "0011_destinations"),
+        ("backups_app", "0016_scale"),
     ]
 
     operations = [
@@ -56,7 +56,8 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="backup",
             index=models.Index(
-                fields=["state", "shares_with", "created_at", "archive_bytes"], name="backup_by_stored_bytes"
+                fields=["state", "shares_with", "created_at", "archive_bytes", "media_bytes"],
+                name="backup_by_stored_bytes",
             ),
         ),
         migrations.AddIndex(

@@ -11,6 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from .database import Database
+from .shown import shown
 
 
 def new_backup_id() -> str:
@@ -130,6 +131,14 @@ class Backup(models.Model):
     census = models.JSONField(_("census"), null=True, blank=True)
     row_count = models.BigIntegerField(_("rows"), null=True, blank=True)
     remarks = models.JSONField(_("remarks"), default=list, blank=True)
+    media = models.JSONField(
+        _("media"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Facts of the folders that were stored beside the database, as in the manifest."),
+    )
+    media_bytes = models.BigIntegerField(_("stored size of media"), default=0, editable=False)
 
     pruning_at = models.DateTimeField(
         _("marked for pruning"), null=True, blank=True, help_text=_("From then on its files are removed.")
@@ -158,7 +167,10 @@ class Backup(models.Model):
             models.Index(fields=["origin_sha256"], condition=~Q(origin_sha256=""), name="backup_by_origin"),
             models.Index(fields=["database", "state", "-taken_at"], name="backup_by_age_of_data"),
             # Sums of bytes are answered from the index alone: the rows hold a census each.
-            models.Index(fields=["state", "shares_with", "created_at", "archive_bytes"], name="backup_by_stored_bytes"),
+            models.Index(
+                fields=["state", "shares_with", "created_at", "archive_bytes", "media_bytes"],
+                name="backup_by_stored_bytes",
+            ),
             models.Index(fields=["shares_with"], condition=~Q(shares_with=""), name="backup_by_shared_archive"),
             models.Index(fields=["builds_on"], condition=~Q(builds_on=""), name="backup_by_base"),
         ]
@@ -211,7 +223,7 @@ class Backup(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.database_id and self.database.name} {self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})"
+        return shown(f"{self.database_id and self.database.name} {self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})")
 
     @property
     def tables(self) -> dict[str, int]:
@@ -222,6 +234,16 @@ class Backup(models.Model):
     def restored_sha256(self) -> str:
         """One digest for every archive that a restore of it reads: what an approval is bound to."""
         return self.links_sha256 or self.archive_sha256
+
+    @property
+    def has_media(self) -> bool:
+        """Whether an archive of folders belongs to it."""
+        return self.media is not None
+
+    @property
+    def stored_bytes(self) -> int:
+        """What it takes at one destination: nothing when it shares the archive of another one."""
+        return 0 if self.shares_with else (self.archive_bytes or 0) + self.media_bytes
 
     @property
     def is_gone(self) -> bool:
@@ -294,4 +316,4 @@ class Copy(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.destination}:{self.name}"
+        return shown(f"{self.destination}:{self.name}")

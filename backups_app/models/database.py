@@ -10,6 +10,8 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from .shown import shown
+
 UNKNOWN_PATH = "(unknown)"
 """Path of a database that is known from its archives only; no file under care has it."""
 
@@ -26,6 +28,13 @@ class Database(models.Model):
     identity = models.CharField(_("identity"), max_length=32, unique=True, default=new_identity, editable=False)
     alias = models.CharField(
         _("alias"), max_length=100, blank=True, editable=False, help_text=_("Its name in DATABASES, when it has one.")
+    )
+    host = models.CharField(
+        _("host"),
+        max_length=200,
+        blank=True,
+        editable=False,
+        help_text=_("The machine that holds the file. Empty until it is known."),
     )
     path = models.TextField(_("path"), editable=False)
     is_imported = models.BooleanField(
@@ -49,6 +58,13 @@ class Database(models.Model):
         null=True,
         blank=True,
         help_text=_("At most so many archives of changed pages in a row. Empty: the setting DELTA_CHAIN. 0: none."),
+    )
+    media = models.JSONField(
+        _("media folders"),
+        default=list,
+        blank=True,
+        editable=False,
+        help_text=_("Folders that are stored beside it, unless the setting MEDIA names others."),
     )
     freshness_hours = models.PositiveIntegerField(
         _("freshness limit (hours)"),
@@ -106,7 +122,9 @@ class Database(models.Model):
         ordering = ["name"]
         default_permissions = ("change", "view")
         constraints: ClassVar = [
-            models.UniqueConstraint(fields=["alias"], condition=~Q(alias=""), name="database_alias_is_unique"),
+            models.UniqueConstraint(
+                fields=["host", "alias"], condition=~Q(alias=""), name="database_alias_is_unique_per_host"
+            ),
             models.CheckConstraint(condition=~Q(name=""), name="database_has_a_name"),
             models.CheckConstraint(
                 condition=(Q(is_imported=False) & ~Q(path="")) | Q(is_imported=True, path="", is_under_care=False),
@@ -115,4 +133,4 @@ class Database(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.name
+        return shown(self.name)

@@ -7,11 +7,14 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from .shown import shown
+
 
 class Finding(models.Model):
     """One finding of the last rescan of a destination. The next one replaces them all."""
 
     destination = models.CharField(_("destination"), max_length=100)
+    host = models.CharField(_("host"), max_length=200, blank=True, help_text=_("The machine that looked, in a fleet."))
     code = models.CharField(_("code"), max_length=40)
     is_damage = models.BooleanField(_("needs attention"), default=True)
     database_name = models.CharField(_("database"), max_length=200, blank=True)
@@ -28,4 +31,4 @@ class Finding(models.Model):
         default_permissions: ClassVar = ("view",)
 
     def __str__(self) -> str:
-        return f"{self.code} {self.path}"
+        return shown(f"{self.code} {self.path}")

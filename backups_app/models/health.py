@@ -8,6 +8,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from .shown import shown
+
 
 class HealthProblem(models.Model):
     """One problem, from the look that found it to the one that did not find it any more."""
@@ -16,6 +18,12 @@ class HealthProblem(models.Model):
     database = models.CharField(_("database"), max_length=200, blank=True)
     subject = models.CharField(
         _("about"), max_length=200, blank=True, help_text=_("A host, a disk, a destination, when it is no database.")
+    )
+    host = models.CharField(
+        _("seen by"),
+        max_length=200,
+        blank=True,
+        help_text=_("The only host that can see it, in a fleet. Empty: every host can."),
     )
     message = models.TextField(_("message"))
     hint = models.TextField(_("what to do"), blank=True)
@@ -35,7 +43,7 @@ class HealthProblem(models.Model):
         indexes: ClassVar = [models.Index(fields=["resolved_at", "-first_seen"], name="health_problem_by_end")]
         constraints: ClassVar = [
             models.UniqueConstraint(
-                fields=["code", "database", "subject"],
+                fields=["code", "database", "subject", "host"],
                 condition=Q(resolved_at=None),
                 name="health_problem_is_open_once",
             ),
@@ -44,12 +52,12 @@ class HealthProblem(models.Model):
 
     def __str__(self) -> str:
         about = ", ".join(each for each in (self.database, self.subject) if each)
-        return f"{self.code.replace('_', ' ')}{f' ({about})' if about else ''}"
+        return shown(f"{self.code.replace('_', ' ')}{f' ({about})' if about else ''}")
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, str, str, str]:
         """What names the problem from one look to the next."""
-        return (self.code, self.database, self.subject)
+        return (self.code, self.database, self.subject, self.host)
 
     @property
     def is_open(self) -> bool:

@@ -7,11 +7,16 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from .shown import shown
+
 
 class Host(models.Model):
     """One machine with a supervisor. It writes its own row every few seconds."""
 
     name = models.CharField(_("name"), max_length=200, unique=True)
+    instance = models.CharField(
+        _("identity"), max_length=32, blank=True, help_text=_("Tells two machines apart that were given one name.")
+    )
     supervisor_pid = models.PositiveIntegerField(_("supervisor"), default=0)
     seen_at = models.DateTimeField(_("last sign of life"))
     started_at = models.DateTimeField(_("started"))
@@ -29,4 +34,4 @@ class Host(models.Model):
         default_permissions: ClassVar = ("view",)
 
     def __str__(self) -> str:
-        return self.name
+        return shown(self.name)

@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .database import Database
 from .restore import Restore
+from .shown import shown
 
 
 def new_job_id() -> str:
@@ -147,7 +148,7 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         about = self.database.name if self.database else "–"
-        return f"{self.get_kind_display()} {about} ({self.id})"
+        return shown(f"{self.get_kind_display()} {about} ({self.id})")
 
     @property
     def is_open(self) -> bool:

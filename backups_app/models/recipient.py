@@ -8,6 +8,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from .shown import shown
+
 
 class Recipient(models.Model):
     """A public key that was set at some time, and what has been proven about it.
@@ -44,4 +46,4 @@ class Recipient(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.key_id}…"
+        return shown(f"{self.key_id}…")

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .backup import Backup
 from .database import Database
+from .shown import shown
 
 
 def new_restore_id() -> str:
@@ -140,4 +141,4 @@ class Restore(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.backup_id} → {self.database.name} ({self.get_state_display()})"
+        return shown(f"{self.backup_id} → {self.database.name} ({self.get_state_display()})")

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .database import Database
 from .job import Job
+from .shown import shown
 
 
 class Schedule(models.Model):
@@ -61,7 +62,7 @@ class Schedule(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()} {self.database.name}: {self.cron}"
+        return shown(f"{self.get_kind_display()} {self.database.name}: {self.cron}")
 
 
 class ScheduledRun(models.Model):

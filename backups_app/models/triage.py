@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .backup import Backup
 from .job import Job
+from .shown import shown
 
 
 def new_triage_id() -> str:
@@ -27,6 +28,14 @@ class TriageRun(models.Model):
         Job, on_delete=models.PROTECT, related_name="triage_run", null=True, verbose_name=_("job"), editable=False
     )
     paths = models.JSONField(_("folders and files"), default=list)
+    upload_name = models.CharField(
+        _("uploaded as"),
+        max_length=255,
+        blank=True,
+        editable=False,
+        help_text=_("What the sender called the file; text only. Empty: it was not uploaded."),
+    )
+    upload_removed_at = models.DateTimeField(_("upload removed"), null=True, blank=True, editable=False)
     requested_by_id = models.CharField(_("requested by (user id)"), max_length=64, blank=True)
     requested_by_name = models.CharField(_("requested by"), max_length=200)
     created_at = models.DateTimeField(_("asked for"), default=timezone.now)
@@ -46,6 +55,11 @@ class TriageRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})"
+
+    @property
+    def is_upload(self) -> bool:
+        """Whether its file came through the browser and lies, or lay, in quarantine."""
+        return bool(self.upload_name)
 
 
 class TriageFile(models.Model):
@@ -110,4 +124,4 @@ class TriageFile(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.path
+        return shown(self.path)

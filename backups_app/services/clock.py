@@ -18,8 +18,9 @@ from ..models import ScheduledRun
 from .catalog import catalog_error
 from .health.watch import watch
 from .jobs.attend import look_at_workers, wake_waiting
-from .jobs.reap import reap_jobs
+from .jobs.reap import give_up_lost_jobs, reap_jobs
 from .notifications import send_due
+from .quarantine import sweep_quarantine
 from .recopy import ask_recopies
 from .restores import expire_restores
 from .schedules import fire_due
@@ -83,6 +84,10 @@ def _settle_dead(_ticked: Ticked, _now: datetime) -> None:
     reap_jobs()
 
 
+def _give_up_lost(_ticked: Ticked, now: datetime) -> None:
+    give_up_lost_jobs(now=now)
+
+
 def _ask_recopies(_ticked: Ticked, now: datetime) -> None:
     ask_recopies(now=now)
 
@@ -93,6 +98,10 @@ def _wake_waiting(_ticked: Ticked, now: datetime) -> None:
 
 def _expire_requests(_ticked: Ticked, _now: datetime) -> None:
     expire_restores()
+
+
+def _sweep_quarantine(_ticked: Ticked, now: datetime) -> None:
+    sweep_quarantine(now=now)
 
 
 def _watch_health(_ticked: Ticked, now: datetime) -> None:
@@ -107,8 +116,10 @@ DUTIES: tuple[tuple[str, Duty], ...] = (
     ("Settling the jobs of dead workers", _settle_dead),
     ("Firing schedules", _fire_schedules),
     ("Waking workers", _wake_waiting),
+    ("Giving up the jobs of hosts that are gone", _give_up_lost),
     ("Asking for copies that wait", _ask_recopies),
     ("Closing requests that expired", _expire_requests),
+    ("Sweeping the quarantine", _sweep_quarantine),
     ("Watching the health", _watch_health),
     ("Sending notifications", _send_notifications),
 )

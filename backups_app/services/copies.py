@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from ..core.errors import BackupError, NotFoundError, RefusedError, VerificationError
 from ..destinations import LOCAL
 from ..models import Backup, Copy
+from .hosts import is_here
 
 Result = TypeVar("Result")
 
@@ -30,6 +31,13 @@ def from_first_good_copy(backup: Backup, use: Callable[[Copy], Result]) -> Resul
     copies = sorted(stored_copies(backup), key=nearest_first)
     if not copies:
         raise NotFoundError(f"Backup {backup.pk} has no stored copy.", "Choose another backup.")
+    if not is_here(backup.database):
+        copies = [copy for copy in copies if copy.destination != LOCAL]
+    if not copies:
+        raise NotFoundError(
+            f"The only copy of backup {backup.pk} is on the host {backup.database.host!r} itself.",
+            "Run the command there, or keep copies at a destination that both hosts reach.",
+        )
     problems: list[VerificationError] = []
     for copy in copies:
         try:

@@ -24,6 +24,7 @@ from ..core.create import (
     Unchanged,
     create_archive,
     create_unless_unchanged,
+    prove_created,
     prove_stored,
 )
 from ..core.errors import (
@@ -36,6 +37,8 @@ from ..core.errors import (
 )
 from ..core.files import scratch_folder
 from ..core.manifest import Delta, Manifest
+from ..core.media.pack import PackedMedia
+from ..core.media.unpack import PREFIX as MEDIA_PREFIX
 from ..core.progress import ProgressCallback, Watch
 from ..core.snapshot import Snapshot
 from ..core.verify import NO_KEYS, Check, check_below, check_packed, check_stored, failures, reason_of
@@ -46,15 +49,17 @@ from ..models.backup import Verdict, new_backup_id
 from . import audit
 from .audit import Actor
 from .chain import Sealed, advance_head, seal_manifest
-from .databases import live_path, required_tables
+from .databases import database_files, live_path, required_tables
 from .heal import heal_interrupted
 from .health.anomalies import remarks_on
+from .hosts import require_here
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .keys.registry import note_use, sync_recipients
 from .keys.safety import unproven_remark
 from .links import links_under
-from .names import archive_name, manifest_name, signature_name
+from .media import media_folders
+from .names import archive_name, manifest_name, media_name, signature_name
 from .previous import Owner, longest_chain, manifest_of_owner, owner_for
 from .storing import Attempt, Part, Place, discard, plan_places, small_part, store_everywhere
 from .verify import verify_copy
@@ -89,7 +94,11 @@ def create_backup(
     ``failed`` or ``cancelled`` with ``failure_code``, ``reason`` and ``hint``. An archive whose
     content is not as it must be (damaged source, empty required table) is kept as ``failed``
     evidence; an archive that cannot be proven is removed.
+
+    Raises:
+        RefusedError: the database is on another host. No row is made.
     """
+    require_here(database)
     heal_interrupted()
 
     def work(claim: Claim) -> Backup:
@@ -215,7 +224,10 @@ def _create_and_prove(
     places = plan_places(database, recipients, now=timezone.now())  # before any work
     # A safety backup must be had of whatever is there: that may be why somebody restores.
     tables = () if backup.trigger == Backup.Trigger.SAFETY else required_tables(database)
-    owner = None if _stands_alone(backup, origin) else owner_for(database, recipients, places)
+    # What a restore in place does not touch, a safety backup need not hold.
+    media = () if origin or backup.trigger == Backup.Trigger.SAFETY else media_folders(database)
+    is_alone = _stands_alone(backup, origin) or bool(media)
+    owner = None if is_alone else owner_for(database, recipients, places)
     options = CreateOptions(
         required_tables=tables,
         integrity_check_max_bytes=conf.get("INTEGRITY_CHECK_MAX_BYTES"),
@@ -223,9 +235,11 @@ def _create_and_prove(
         compression_level=conf.get("ZSTD_LEVEL"),
         compression_workers=conf.get("ZSTD_WORKERS"),
         recipients=[X25519Recipient.parse(each.public) for each in recipients],
+        media=media,
+        databases=database_files(),
         previous=owner.previous if owner else None,
         is_reusing=bool(conf.get("REUSE_UNCHANGED")),
-        longest_chain=0 if _stands_alone(backup, origin) else longest_chain(database),
+        longest_chain=0 if is_alone else longest_chain(database),
         kept_digests=conf.page_digests(database.identity),
     )
     remark = unproven_remark(recipients, now=timezone.now())
@@ -313,6 +327,7 @@ class _Made:
     content_sha256: str
     recipients: tuple[str, ...]
     delta: Delta | None = None
+    media: PackedMedia | None = None
     shares_with: str = ""
 
 
@@ -357,9 +372,10 @@ def store_created(
         content_sha256=archive.content_sha256,
         recipients=archive.recipients,
         delta=created.delta,
+        media=created.media,
     )
-    part = _archive_part(backup, created, watch=watch)
-    _store_made(backup, made, part, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
+    parts = _archive_parts(backup, created, watch=watch)
+    _store_made(backup, made, parts, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
     if created.pages is not None and backup.state == Backup.State.VERIFIED:
         _keep_digests(backup, created.pages, archive_sha256=archive.archive_sha256)
 
@@ -404,15 +420,15 @@ def _share(
         delta=manifest.delta,
         shares_with=owner.backup.pk,
     )
-    part = _shared_part(manifest, watch=watch)
+    parts = [_shared_part(manifest, watch=watch)]
     shared = [f"Nothing has changed: it shares the archive of backup {owner.backup.pk}.", *([remark] if remark else [])]
-    _store_made(backup, made, part, tables, folder, places=places, actor=actor, watch=watch, remark=" ".join(shared))
+    _store_made(backup, made, parts, tables, folder, places=places, actor=actor, watch=watch, remark=" ".join(shared))
 
 
 def _store_made(
     backup: Backup,
     made: _Made,
-    part: Part,
+    archives: Sequence[Part],
     tables: tuple[str, ...],
     folder: Path,
     *,
@@ -423,7 +439,12 @@ def _store_made(
 ) -> None:
     database = backup.database
     sealed = seal_manifest(_manifest(backup, made, tables), database=database, actor=actor)
-    parts = [part, *_small_parts(backup.archive_name, sealed, folder)]
+    if sealed.manifest.media is not None:
+        # Before anything is stored: whoever cleans up after a killed process removes what the row names.
+        backup.media = sealed.manifest.media.as_dict()
+        backup.media_bytes = sealed.manifest.media.archive_bytes
+        backup.save(update_fields=["media", "media_bytes"])
+    parts = [*archives, *_small_parts(backup.archive_name, sealed, folder)]
     attempts = store_everywhere(backup, places, parts, watch=watch)
     try:
         _record_outcome(backup, attempts, made=made, sealed=sealed, actor=actor, remark=remark)
@@ -457,14 +478,15 @@ def _manifest(backup: Backup, made: _Made, tables: tuple[str, ...]) -> Manifest:
         failure=reason_of(made.checks),
         software={"django-walsafe": __version__, "sqlite": sqlite3.sqlite_version},
         delta=made.delta,
+        media=None if made.media is None else made.media.facts(media_name(backup.archive_name)),
     )
 
 
-def _archive_part(backup: Backup, created: CreatedArchive, *, watch: Watch) -> Part:
+def _archive_parts(backup: Backup, created: CreatedArchive, *, watch: Watch) -> list[Part]:
     """The archive just made; below a delta, the stored bytes of what it builds on are read again as well."""
 
     def prove(open_stored: OpenStored, copy: Copy) -> list[Check]:
-        checks = prove_stored(open_stored, created.archive, watch=watch, made=created)
+        checks = prove_created(open_stored, created, watch=watch)
         if created.delta is not None and not failures(checks):
             checks += check_below(links_under(copy, created.delta), watch=watch)
         if failures(checks):
@@ -474,7 +496,23 @@ def _archive_part(backup: Backup, created: CreatedArchive, *, watch: Watch) -> P
             )
         return checks
 
-    return Part(name=backup.archive_name, path=created.archive.path, prove=prove)
+    parts = [Part(name=backup.archive_name, path=created.archive.path, prove=prove)]
+    if created.media is not None:
+        parts.append(_media_part(backup, created.media, watch=watch))
+    return parts
+
+
+def _media_part(backup: Backup, media: PackedMedia, *, watch: Watch) -> Part:
+    def prove(open_stored: OpenStored, _copy: Copy) -> list[Check]:
+        checks = prove_stored(open_stored, media.stream, watch=watch, prefix=MEDIA_PREFIX)
+        if failures(checks):
+            raise VerificationError(
+                f"The stored archive does not give back what was written ({reason_of(checks)}).",
+                "It was removed. Check the disk of the archives folder, or the store.",
+            )
+        return checks
+
+    return Part(name=media_name(backup.archive_name), path=media.stream.path, prove=prove)
 
 
 def _shared_part(manifest: Manifest, *, watch: Watch) -> Part:
@@ -532,7 +570,13 @@ def _record_outcome(
     backup.content_sha256, backup.manifest_sha256 = made.content_sha256, sealed.digest
     backup.sequence, backup.signing_key_id = sealed.manifest.sequence, sealed.key_id
     backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
-    backup.remarks = [*snapshot.notes, *remarks_on(backup), *([remark] if remark else []), *_missing_at(attempts)]
+    backup.remarks = [
+        *snapshot.notes,
+        *(f"Media: {each}." for each in (made.media.remarks if made.media else ())),
+        *remarks_on(backup),
+        *([remark] if remark else []),
+        *_missing_at(attempts),
+    ]
     backup.is_encrypted, backup.key_ids = bool(made.recipients), list(made.recipients)
     backup.pinned_seconds = snapshot.pinned_seconds
     if reason:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,17 +13,21 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
 
 from .. import conf
 from ..core.errors import InputError, NotFoundError, RefusedError
 from ..core.files import scratch_folder
 from ..core.progress import Watch
 from ..core.sqlite import SIDECAR_SUFFIXES, database_file, open_live, sidecar
+from ..media import checked_folders
 from ..models import Database
 from ..models.database import UNKNOWN_PATH
 from . import audit
 from .audit import Actor
+from .hosts import here, is_here, require_here
+
+_MAX_TRIES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +39,13 @@ class Skipped:
 
 
 def sync_databases() -> list[Skipped]:
-    """Bring the rows in line with ``DATABASES``; returns the aliases that are left out.
+    """Bring the rows of this host in line with ``DATABASES``; returns the aliases that are left out.
 
     A new SQLite alias comes under care, a moved one keeps its identity, one that is gone from
-    the settings keeps its backups and leaves care.
+    the settings keeps its backups and leaves care. Rows that name no host, or an earlier name of
+    the only one, get its name. One query, however many there are, when nothing has changed.
     """
+    rows = {each.alias: each for each in _signed_rows() if each.alias}
     skipped: list[Skipped] = []
     seen: list[str] = []
     for alias in connections:
@@ -51,9 +57,20 @@ def sync_databases() -> list[Skipped]:
             skipped.append(Skipped(alias=alias, reason=reason))
             continue
         seen.append(alias)
-        _sync_alias(alias, _alias_path(facts))
-    Database.objects.exclude(alias="").exclude(alias__in=seen).filter(is_under_care=True).update(is_under_care=False)
+        _sync_alias(alias, _alias_path(facts), row=rows.get(alias))
+    gone = [each.pk for alias, each in rows.items() if alias not in seen and each.is_under_care]
+    if gone:
+        Database.objects.filter(pk__in=gone).update(is_under_care=False)
     return skipped
+
+
+def _signed_rows() -> list[Database]:
+    """The rows of this host, each with its name."""
+    rows = list(Database.objects.filter(here()))
+    unsigned = [each.pk for each in rows if each.host != conf.host_name()]
+    if unsigned:
+        Database.objects.filter(pk__in=unsigned).update(host=conf.host_name())
+    return rows
 
 
 _KNOWN_FROM_ARCHIVES: dict[str, Any] = {"alias": "", "path": UNKNOWN_PATH, "is_under_care": False}
@@ -82,24 +99,47 @@ def _alias_path(facts: dict[str, Any]) -> str:
     return str(Path(name).absolute())
 
 
-def _sync_alias(alias: str, path: str) -> None:
-    row = Database.objects.filter(alias=alias).first()
+def _sync_alias(alias: str, path: str, *, row: Database | None) -> None:
     if row is None:
-        with transaction.atomic(using=conf.CATALOG_ALIAS):
-            # Another process may have been faster; an added file may have taken the name; a rescan
-            # may know it from its archives.
-            known = Database.objects.filter(name=alias, **_KNOWN_FROM_ARCHIVES)
-            if known.update(alias=alias, path=path, is_under_care=True):
+        for _attempt in range(_MAX_TRIES):
+            # Another host may take the name at the same moment.
+            with suppress(IntegrityError), transaction.atomic(using=conf.CATALOG_ALIAS):
+                _add_alias(alias, path)
                 return
-            name = alias if not Database.objects.filter(name=alias).exclude(alias=alias).exists() else f"{alias} (site)"
-            Database.objects.get_or_create(alias=alias, defaults={"name": name, "path": path})
     elif row.path != path or not row.is_under_care:
         Database.objects.filter(pk=row.pk).update(path=path, is_under_care=True)
 
 
+def _add_alias(alias: str, path: str) -> None:
+    # Another process may have been faster; an added file may have taken the name; a rescan
+    # may know it from its archives.
+    facts = {"alias": alias, "path": path, "is_under_care": True, "host": conf.host_name()}
+    for name in (f"{alias}@{conf.host_name()}", alias):
+        if Database.objects.filter(name=name, **_KNOWN_FROM_ARCHIVES).update(**facts):
+            return
+    defaults = {"name": _free_name(alias), "path": path}
+    Database.objects.get_or_create(alias=alias, host=conf.host_name(), defaults=defaults)
+
+
+def _free_name(alias: str) -> str:
+    """The name of an alias; where that is taken, by a file or on another host, one with an addition."""
+    holder = Database.objects.filter(name=alias).first()
+    if holder is None or (is_here(holder) and holder.alias == alias):
+        return alias
+    wanted = f"{alias} (site)" if is_here(holder) else f"{alias}@{conf.host_name()}"[:200]
+    if Database.objects.filter(name=wanted).exists():
+        return f"{alias} (site)@{conf.host_name()}"[:200]
+    return wanted
+
+
 def databases_under_care() -> list[Database]:
-    """All databases under care, by name."""
+    """All databases under care, by name, on whichever host."""
     return list(Database.objects.filter(is_under_care=True))
+
+
+def databases_here() -> list[Database]:
+    """The databases under care whose files this host holds, by name."""
+    return list(Database.objects.filter(here(), is_under_care=True))
 
 
 def get_database(name: str) -> Database:
@@ -119,26 +159,40 @@ def get_database(name: str) -> Database:
 
 def required_tables(database: Database) -> tuple[str, ...]:
     """The tables that must hold rows: those of the row and those of the settings."""
-    return tuple(dict.fromkeys([*database.required_tables, *conf.get("REQUIRED_TABLES").get(database.name, ())]))
+    given = conf.get("REQUIRED_TABLES")
+    named = [table for name in names_in_settings(database) for table in given.get(name, ())]
+    return tuple(dict.fromkeys([*database.required_tables, *named]))
+
+
+def names_in_settings(database: Database) -> tuple[str, ...]:
+    """What this host's settings may call ``database``: its name, and its alias when that is another here."""
+    if database.alias and database.alias != database.name and is_here(database):
+        return (database.name, database.alias)
+    return (database.name,)
 
 
 def live_path(database: Database) -> Path:
     """The path of a database under care, checked again at each use.
 
     Raises:
-        RefusedError: an added file lies outside BACKUPS["ROOTS"] now, or it is none: only archives were imported.
+        RefusedError: an added file lies outside BACKUPS["ROOTS"] now, it is none (only archives were imported), or
+            it is on another host.
     """
+    require_here(database)
     if database.is_imported:
         raise RefusedError(
             f"{database.name!r} has imported archives only, and no live database.", "Name a database under care."
         )
     path = Path(database.path)
-    if not database.alias:
-        _require_allowed(path)
-    return path
+    return path if database.alias else require_allowed(path)
 
 
-def _require_allowed(path: Path) -> None:
+def require_allowed(path: Path) -> Path:
+    """The path with links resolved, as it was looked at: what is a link now cannot lead elsewhere later.
+
+    Raises:
+        RefusedError: it lies outside of the folders in ROOTS. InputError: it cannot be resolved.
+    """
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as exc:
@@ -150,26 +204,38 @@ def _require_allowed(path: Path) -> None:
             f"Add its folder to BACKUPS['ROOTS'] in the settings, or to the environment variable BACKUPS_ROOTS "
             f"(allowed now: {allowed}).",
         )
+    return resolved
 
 
-def add_database(name: str, path: Path, *, actor: Actor, tables: tuple[str, ...] = ()) -> Database:
-    """Put another SQLite file under care.
+def add_database(
+    name: str, path: Path, *, actor: Actor, tables: tuple[str, ...] = (), media: Sequence[Path] = ()
+) -> Database:
+    """Put another SQLite file under care, with the folders that are to be stored beside it.
 
     Raises:
         InputError: the name or the file cannot be used. NotFoundError: no file is there.
-        RefusedError: the file lies outside BACKUPS["ROOTS"], or name or file are taken.
+        RefusedError: the file or a folder lies outside BACKUPS["ROOTS"], or name or file are taken.
         BusyError: the file stayed locked.
     """
     _require_usable_name(name)
-    _require_allowed(path)
-    resolved = database_file(path)
+    folders = checked_folders(media)
+    for each in folders:
+        require_allowed(each)
+    resolved = require_allowed(database_file(require_allowed(path)))  # it may have become a link in between
     _require_sqlite(resolved)
     _require_free(name, resolved)
     with transaction.atomic(using=conf.CATALOG_ALIAS):
-        facts = {"path": str(resolved), "required_tables": list(tables), "is_under_care": True}
+        facts = {
+            "path": str(resolved),
+            "host": conf.host_name(),
+            "required_tables": list(tables),
+            "media": [str(each) for each in folders],
+            "is_under_care": True,
+        }
         Database.objects.filter(name=name, **_KNOWN_FROM_ARCHIVES).update(**facts)
         database, _ = Database.objects.get_or_create(name=name, defaults=facts)
-    audit.record("add-database", actor=actor, database_name=name, detail=str(resolved))
+    beside = f", with {', '.join(map(str, folders))}" if folders else ""
+    audit.record("add-database", actor=actor, database_name=name, detail=f"{resolved}{beside}")
     return database
 
 
@@ -194,12 +260,12 @@ def _require_free(name: str, path: Path) -> None:
     if Database.objects.filter(name=name).exclude(**_KNOWN_FROM_ARCHIVES).exists():
         raise RefusedError(f"The name {name!r} is taken.", "Choose another name.")
     catalog = str(connections[conf.CATALOG_ALIAS].settings_dict["NAME"])
-    if _is_same_file(path, Path(catalog)):
+    if conf.is_catalog_local() and _is_same_file(path, Path(catalog)):
         raise RefusedError(
             "The catalogue cannot be under care: a restore would roll its records back.",
             "It can be rebuilt from the manifests beside the archives.",
         )
-    for other in databases_under_care():
+    for other in databases_here():
         if _is_same_file(path, Path(other.path)):
             raise RefusedError(f"{path} is under care already, as {other.name!r}.", "Use that name.")
 
@@ -217,16 +283,20 @@ def live_files() -> frozenset[tuple[int, int]]:
 
     The catalogue is among them, and every alias of the site, whether it is under care or not.
     """
-    named = [Path(path) for path in Database.objects.exclude(path="").values_list("path", flat=True)]
-    aliases = [connections.settings[alias] for alias in connections]
-    named += [Path(_alias_path(facts)) for facts in aliases if facts["NAME"]]
     found = set()
-    for path in named:
+    for path in database_files():
         for each in (path, *(sidecar(path, suffix) for suffix in SIDECAR_SUFFIXES)):
             with suppress(OSError, ValueError):
                 status = each.stat()
                 found.add((status.st_dev, status.st_ino))
     return frozenset(found)
+
+
+def database_files() -> list[Path]:
+    """Every file that may be a live database of this process: under care or not, and the catalogue."""
+    named = [Path(path) for path in Database.objects.filter(here()).exclude(path="").values_list("path", flat=True)]
+    aliases = [connections.settings[alias] for alias in connections if _vendor(alias) == "sqlite"]
+    return named + [Path(_alias_path(facts)) for facts in aliases if facts["NAME"]]
 
 
 def imported_database(name: str) -> Database:
@@ -236,15 +306,15 @@ def imported_database(name: str) -> Database:
     """
     wanted = "".join(each for each in name if unicodedata.category(each) not in ("Cc", "Cs")).strip(" -")[:150]
     wanted = wanted or "imported"
-    for _attempt in range(2):
+    facts = {"is_imported": True, "is_under_care": False, "path": "", "host": conf.host_name()}
+    for each in (wanted, f"{wanted} (imported)", f"{wanted} (imported)@{conf.host_name()}"[:200]):
         with transaction.atomic(using=conf.CATALOG_ALIAS):
-            made, _is_new = Database.objects.get_or_create(
-                name=wanted, defaults={"is_imported": True, "is_under_care": False, "path": ""}
-            )
-        if made.is_imported:
+            made, _is_new = Database.objects.get_or_create(name=each, defaults=facts)
+        if made.is_imported and is_here(made):
             return made
-        wanted = f"{wanted} (imported)"
-    raise RefusedError(f"The names {name!r} and {wanted!r} are taken.", "Name a database under care with --into.")
+    raise RefusedError(
+        f"The names {wanted!r} and {wanted + ' (imported)'!r} are taken.", "Name a database under care with --into."
+    )
 
 
 def change_policy(

@@ -22,7 +22,7 @@ from ..core.progress import Watch
 from ..core.site_checks import run_site_check
 from ..core.verify import Check, check_database
 from ..models import Database
-from .databases import required_tables
+from .databases import names_in_settings, required_tables
 
 
 @dataclass(kw_only=True)
@@ -52,7 +52,9 @@ class Rehearsal:
 def site_checks_for(database: Database) -> list[str]:
     """The dotted names of the site's own checks of a database: a list is for all, a dict is per name."""
     given = conf.get("DRILL_CHECKS")
-    return list(given.get(database.name, ()) if isinstance(given, dict) else given)
+    if not isinstance(given, dict):
+        return list(given)
+    return [check for name in names_in_settings(database) for check in given.get(name, ())]
 
 
 def rehearse(

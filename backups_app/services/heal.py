@@ -16,6 +16,7 @@ from ..models import AuditEvent, Backup, Copy
 from . import audit
 from .audit import Actor
 from .copies import note_failed_attempt
+from .hosts import here
 from .names import stored_names
 from .removal import finish_removal, remove_objects
 
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def heal_interrupted() -> list[Backup]:
-    """Mark the backups of dead processes as failed and remove what they left; returns them.
+    """Mark the backups of dead processes of this host as failed and remove what they left; returns them.
 
     Backups that were marked for pruning lose the rest of their files. Doing that twice at once is
     harmless, so nobody has to know whether the process that marked them lives.
@@ -45,12 +46,15 @@ def heal_interrupted() -> list[Backup]:
 
 
 def _running() -> QuerySet[Backup]:
-    return Backup.objects.filter(state=Backup.State.RUNNING).select_related("database")
+    # The locks of another host are there, and its scratch too: nothing here tells whether it lives.
+    own = Backup.objects.filter(here("database__host"), Q(job=None) | here("job__host"))
+    return own.filter(state=Backup.State.RUNNING).select_related("database")
 
 
 def _finish_pruning() -> None:
     now = timezone.now()
-    for backup in Backup.objects.filter(state=Backup.State.PRUNING).select_related("database"):
+    marked = Backup.objects.filter(here("database__host"), state=Backup.State.PRUNING)
+    for backup in marked.select_related("database"):
         left = backup.copies.exclude(state=Copy.State.PRUNED)
         if left and all(copy.retry_at is not None and copy.retry_at > now for copy in left):
             continue  # a store that does not answer must not hold up everything that heals
@@ -122,7 +126,7 @@ def _remove_unproven(backup: Backup) -> list[Copy]:
         BackupError: a file on this host is still there.
     """
     # The archives folder in any case: whoever died may have done so before the row of a copy.
-    for name in stored_names(backup.archive_name):
+    for name in stored_names(backup.archive_name, has_media=backup.has_media):
         get_destination(LOCAL).remove(name)
     left: list[Copy] = []
     for copy in backup.copies.exclude(destination=LOCAL):

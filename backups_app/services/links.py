@@ -31,10 +31,9 @@ def object_name(backup: Backup, copy: Copy) -> str:
     return backup.archive_name if backup.shares_with else copy.name
 
 
-def object_names(backup: Backup, copy: Copy) -> tuple[str, str, str]:
-    """Archive, manifest and signature of a copy."""
-    _, manifest, signature = stored_names(copy.name)
-    return object_name(backup, copy), manifest, signature
+def object_names(backup: Backup, copy: Copy) -> tuple[str, ...]:
+    """The archive of a copy, and then what else belongs to it: folders, manifest, signature."""
+    return object_name(backup, copy), *stored_names(copy.name, has_media=backup.has_media)[1:]
 
 
 def opener(backup: Backup, copy: Copy) -> OpenStored:

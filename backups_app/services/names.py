@@ -58,6 +58,12 @@ def signature_name(archive: str) -> str:
     return manifest_name(archive).removesuffix(manifests.SUFFIX) + signatures.SUFFIX
 
 
-def stored_names(archive: str) -> tuple[str, str, str]:
+def media_name(archive: str) -> str:
+    """The archive of folders stored beside an archive, where there is one."""
+    return archives.media_beside(archive)
+
+
+def stored_names(archive: str, *, has_media: bool = False) -> tuple[str, ...]:
     """Every object that belongs to an archive, in the order of publication."""
-    return archive, manifest_name(archive), signature_name(archive)
+    media = (media_name(archive),) if has_media else ()
+    return archive, *media, manifest_name(archive), signature_name(archive)

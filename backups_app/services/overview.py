@@ -20,16 +20,18 @@ from ..core.errors import InputError
 from ..jobs.cron import find_zone, next_times, parse
 from ..models import Backup, Database, Job, Schedule, Verification
 from ..models.backup import Verdict
-from .health import DatabaseHealth, Health, check_health, freshness_limit
+from .health import MOST_ROWS, DatabaseHealth, Health, freshness_limit, gather, judge
+from .health import open_jobs as first_open_jobs
+from .schedules import active_schedules
 
 DAYS = 60
 """How far back the days of a database are told."""
 
-DATABASES_PER_PAGE = 24
+DATABASES_PER_PAGE = 16
 
-_MOST_ROWS = 500
-_DATABASES_PER_QUERY = _MOST_ROWS // DAYS
+_DATABASES_PER_QUERY = MOST_ROWS // DAYS
 _GROWTH = timedelta(days=30)
+_STORED = F("archive_bytes") + F("media_bytes")
 _JOBS_SHOWN = 10
 _RUNS_SHOWN = 5
 _DRILL = "drill"
@@ -139,7 +141,8 @@ def look(*, now: datetime, page: int = 1) -> Overview:
 
     A ``page`` that does not exist is the nearest one that does.
     """
-    health = check_health(now=now)
+    evidence = gather(now=now)
+    health = judge(evidence)
     ordered = sorted(health.databases, key=lambda each: (not each.problems, each.database.name.casefold()))
     page_count = max(1, -(-len(ordered) // DATABASES_PER_PAGE))
     page = min(max(1, page), page_count)
@@ -151,9 +154,9 @@ def look(*, now: datetime, page: int = 1) -> Overview:
         page=page,
         page_count=page_count,
         stored=stored(now=now),
-        last_drill=last_drill(),
-        next_runs=next_runs(now=now),
-        jobs=open_jobs(),
+        last_drill=_newest_of(evidence.drills),
+        next_runs=next_of(evidence.schedules, now=now),
+        jobs=evidence.jobs[:_JOBS_SHOWN],
     )
 
 
@@ -206,7 +209,7 @@ def _drills_by_day(databases: Sequence[Database], *, start: datetime) -> dict[tu
         .annotate(day=TruncDate("finished_at"))
         .values("backup__database_id", "day")
         .annotate(passed=Count("pk", filter=Q(verdict=Verdict.PASSED)), done=Count("pk"))
-        .order_by("-day")[:_MOST_ROWS]
+        .order_by("-day")[:MOST_ROWS]
     )
     return {(row["backup__database_id"], row["day"]): row for row in rows}
 
@@ -255,34 +258,39 @@ def stored(*, now: datetime) -> Stored:
     """The bytes of all archives that are there."""
     # An archive that several backups share is there once.
     kept = Backup.objects.filter(state__in=[Backup.State.VERIFIED, Backup.State.FAILED], shares_with="")
-    found = kept.aggregate(
-        total=Sum("archive_bytes"), added=Sum("archive_bytes", filter=Q(created_at__gte=now - _GROWTH))
-    )
+    found = kept.aggregate(total=Sum(_STORED), added=Sum(_STORED, filter=Q(created_at__gte=now - _GROWTH)))
     return Stored(total_bytes=found["total"] or 0, added_bytes=found["added"] or 0)
 
 
-def last_drill(database: Database | None = None) -> Drill | None:
-    """The newest drill, of one database or of all; None when a restore was never rehearsed."""
-    drills = Verification.objects.filter(level=_DRILL)
-    if database is not None:
-        drills = drills.filter(backup__database=database)
+def last_drill(database: Database) -> Drill | None:
+    """The newest drill of a database; None when its restore was never rehearsed."""
+    drills = Verification.objects.filter(level=_DRILL, backup__database=database)
     large = ("checks", "backup__census", "backup__remarks")
     newest = drills.select_related("backup__database").defer(*large).order_by("-finished_at", "-pk").first()
-    if newest is None:
-        return None
-    measured = getattr(newest, "recovery_seconds", None)
-    recovery = newest.finished_at - newest.started_at if measured is None else timedelta(seconds=measured)
-    return Drill(verification=newest, recovery=recovery)
+    return None if newest is None else _drill(newest)
 
 
-def next_runs(database: Database | None = None, *, now: datetime, count: int = _RUNS_SHOWN) -> list[NextRun]:
-    """The next due times of enabled schedules, one per schedule, the earliest first; of the first 500 schedules."""
-    schedules = Schedule.objects.filter(is_enabled=True, database__is_under_care=True).select_related("database")
-    if database is not None:
-        schedules = schedules.filter(database=database)
+def _newest_of(drills: Sequence[Verification]) -> Drill | None:
+    newest = max(drills, key=lambda each: (each.finished_at, each.pk), default=None)
+    return None if newest is None else _drill(newest)
+
+
+def _drill(found: Verification) -> Drill:
+    measured = found.recovery_seconds
+    recovery = found.finished_at - found.started_at if measured is None else timedelta(seconds=measured)
+    return Drill(verification=found, recovery=recovery)
+
+
+def next_runs(database: Database, *, now: datetime) -> list[NextRun]:
+    """The next due times of the enabled schedules of a database, the earliest first."""
+    return next_of(active_schedules().filter(database=database), now=now)
+
+
+def next_of(schedules: Iterable[Schedule], *, now: datetime, count: int = _RUNS_SHOWN) -> list[NextRun]:
+    """The next due times of ``schedules``, one for each, the earliest first."""
     due: dict[tuple[str, str], datetime | None] = {}
     found: list[NextRun] = []
-    for schedule in schedules[:_MOST_ROWS]:
+    for schedule in schedules:
         when = (schedule.cron, schedule.time_zone)
         if when not in due:  # many databases, few expressions
             due[when] = _next_time(*when, now=now)
@@ -301,6 +309,5 @@ def _next_time(cron: str, time_zone: str, *, now: datetime) -> datetime | None:
 
 
 def open_jobs() -> list[Job]:
-    """The first ten jobs that run or wait; "running" sorts behind "queued", so those that run come first."""
-    jobs = Job.objects.filter(state__in=Job.OPEN_STATES).select_related("database").defer("log", "options")
-    return list(jobs.order_by("-state", "created_at")[:_JOBS_SHOWN])
+    """The first ten jobs that run or wait; those that run come first."""
+    return first_open_jobs(most=_JOBS_SHOWN)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Min, Q
+from django.db.models import Min, Q, QuerySet
 from django.utils import timezone
 
 from .. import conf
@@ -32,6 +32,7 @@ from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .links import is_referred_to, object_name, referring_first
+from .names import media_name
 from .removal import finish_removal
 
 _NOT_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
@@ -139,7 +140,7 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
     oldest_first = [each for each in reversed(judged) if not each.decision.is_kept]
     doomed_by_id = {each.backup.pk: each for each in oldest_first}
     doomed = [doomed_by_id[each.pk] for each in referring_first([each.backup for each in oldest_first])]
-    total = sum(stored_bytes(each.backup) for each in doomed)
+    total = sum(each.backup.stored_bytes for each in doomed)
     done = 0
     pruned.failures.extend(blocked.values())
     for each in doomed:
@@ -150,26 +151,25 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
             _remove(each, pruned, actor=actor)
         else:
             pruned.kept.append(each)
-        done += stored_bytes(each.backup)
+        done += each.backup.stored_bytes
     return pruned
 
 
-def stored_bytes(backup: Backup) -> int:
-    """What a backup adds to a destination: nothing when it shares the archive of another one."""
-    return 0 if backup.shares_with else backup.archive_bytes or 0
+def give_up(backup: Backup, *, reason: str, actor: Actor, now: datetime, is_last_allowed: bool = False) -> bool:
+    """Delete one backup for a reason other than the policy; False when it may not go, as for any prune.
 
-
-def give_up(backup: Backup, *, reason: str, actor: Actor, now: datetime) -> bool:
-    """Delete one backup whose content is kept as another; False when it may not go, as for any prune.
-
-    The caller holds the lock of its database.
+    ``is_last_allowed``: somebody has confirmed that it may be the newest of its sort. The caller
+    holds the lock of its database.
 
     Raises:
         BackupError: a file could not be removed. The backup is given up all the same, and healing
             tries again.
     """
     if not _mark(
-        Judged(backup=backup, decision=Decision(id=backup.pk, is_kept=False, reason=reason)), actor=actor, now=now
+        Judged(backup=backup, decision=Decision(id=backup.pk, is_kept=False, reason=reason)),
+        actor=actor,
+        now=now,
+        is_last_allowed=is_last_allowed,
     ):
         return False
     finish_removal(backup, actor=actor)
@@ -198,7 +198,7 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
     copies: dict[str, list[Copy]] = defaultdict(list)
     for copy in Copy.objects.filter(backup__database=database).exclude(state__in=[*_NOT_STORED, Copy.State.PRUNED]):
         copies[copy.backup_id].append(copy)
-    needed = _needed(now=now)
+    needed = needed_backups(now=now)
     bad = Verification.objects.filter(backup__database=database, verdict=Verdict.FAILED).order_by()
     failed_at = dict(bad.values_list("backup").annotate(Min("finished_at")))
     return [
@@ -225,7 +225,7 @@ def is_held_by_hand(backup: Backup) -> bool:
     return backup.is_held and (backup.trigger != Backup.Trigger.SAFETY or bool(backup.held_by_name))
 
 
-def _needed(*, now: datetime) -> set[str]:
+def needed_backups(*, now: datetime) -> set[str]:
     """Ids of the backups that an open restore uses, or an undo may use at once."""
     needed: set[str] = set()
     is_open = Q(state__in=Restore.OPEN_STATES)
@@ -275,35 +275,40 @@ def _is_at_one_of(backup: Backup, places: Mapping[str, object]) -> bool:
 def _require_there(backup: Backup, copy: Copy) -> None:
     try:
         found = reach(copy.destination).size(object_name(backup, copy))
+        if backup.has_media:
+            found += reach(copy.destination).size(media_name(copy.name))
     except UnreachableError as exc:
         raise UnreachableError(
             f"Nothing was pruned: the backup {backup.pk}, which is to be kept, is not at {copy.destination}. "
             f"{exc.message}",
             exc.hint,
         ) from exc
-    if found != backup.archive_bytes:
+    if found != backup.stored_bytes:
         raise RefusedError(
             f"Nothing was pruned: the backup {backup.pk}, which is to be kept, has {found:,} bytes at "
-            f"{copy.destination} in place of {backup.archive_bytes or 0:,}.",
+            f"{copy.destination} in place of {backup.stored_bytes:,}.",
             f"Run `manage.py backup verify {backup.pk}`, and make a new backup.",
         )
 
 
-def _mark(judged: Judged, *, actor: Actor, now: datetime) -> bool:
+def _mark(judged: Judged, *, actor: Actor, now: datetime, is_last_allowed: bool = False) -> bool:
     """Give a backup up; False when it may not go any more, because something has changed since the plan.
 
     Whatever was planned, the newest verified backup of a database and the newest verified copy at
-    each destination are not marked: that is asked here, in the transaction that marks.
+    each destination are not marked, unless a person allows that: it is asked here, in the
+    transaction that marks.
     """
     backup = judged.backup
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         Database.objects.select_for_update().get(pk=backup.database_id)  # one at a time
         row = Backup.objects.select_for_update().get(pk=backup.pk)
-        if row.state != backup.state or is_held_by_hand(row) or row.pk in _needed(now=now):
+        if row.state != backup.state or is_held_by_hand(row) or row.pk in needed_backups(now=now):
             return False
         if is_referred_to(row):
             return False
-        if row.state == Backup.State.RUNNING or _is_newest_of_its_sort(row, now=now):
+        if row.state == Backup.State.RUNNING:
+            return False
+        if not is_last_allowed and is_newest_of_its_sort(row, now=now):
             return False
         backup.state, backup.is_held = Backup.State.PRUNING, False
         backup.pruning_at, backup.prune_reason = now, judged.decision.reason
@@ -318,20 +323,36 @@ def _mark(judged: Judged, *, actor: Actor, now: datetime) -> bool:
     return True
 
 
-def _is_newest_of_its_sort(backup: Backup, *, now: datetime) -> bool:
+def is_newest_of_its_sort(backup: Backup, *, now: datetime) -> bool:
     """Whether no other verified backup is newer, be it anywhere or at one of its destinations.
 
     Failed evidence is the best there is while nothing else is verified.
     """
-    others = Backup.objects.filter(database=backup.database_id, state=Backup.State.VERIFIED).exclude(pk=backup.pk)
-    proven = others.filter(copies__state=Copy.State.VERIFIED)
+    proven = proven_beside(backup)
     if backup.state != Backup.State.VERIFIED:
         return not proven.exists()
-    newer = proven.filter(taken_at__gte=backup.taken_at, taken_at__lte=now)
+    return not _newer(proven, backup, now=now).exists() or bool(newest_at(backup, now=now))
+
+
+def proven_beside(backup: Backup) -> QuerySet[Backup]:
+    """The other verified backups of its database that have a verified copy; one with several comes several times."""
+    others = Backup.objects.filter(database=backup.database_id, state=Backup.State.VERIFIED).exclude(pk=backup.pk)
+    return others.filter(copies__state=Copy.State.VERIFIED)
+
+
+def newest_at(backup: Backup, *, now: datetime) -> list[str]:
+    """The destinations where a verified backup has the newest verified copy of its database."""
+    newer = _newer(proven_beside(backup), backup, now=now)
     places = backup.copies.filter(state=Copy.State.VERIFIED).values_list("destination", flat=True)
-    return not newer.exists() or any(
-        not newer.filter(copies__destination=place, copies__state=Copy.State.VERIFIED).exists() for place in places
-    )
+    return [
+        place
+        for place in places
+        if not newer.filter(copies__destination=place, copies__state=Copy.State.VERIFIED).exists()
+    ]
+
+
+def _newer(backups: QuerySet[Backup], backup: Backup, *, now: datetime) -> QuerySet[Backup]:
+    return backups.filter(taken_at__gte=backup.taken_at, taken_at__lte=now)
 
 
 def _again(backup: Backup) -> Decision:

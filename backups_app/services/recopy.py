@@ -18,6 +18,7 @@ from ..core.progress import Watch
 from ..models import AuditEvent, Backup, Copy, Database, Job, Verification
 from . import audit
 from .audit import Actor
+from .hosts import here
 from .jobs.ask import ask_job
 from .jobs.ending import Ending
 from .repair import repair_copy
@@ -86,8 +87,8 @@ def recopy_claimed_database(database: Database, *, actor: Actor, job: Job | None
 
 
 def ask_recopies(*, now: datetime) -> list[Job]:
-    """Ask for another attempt for each database with copies whose pause is over at ``now``."""
-    waiting = Database.objects.filter(pk__in=_waiting(now=now).order_by().values("backup__database"))
+    """Ask for another attempt for each database of this host with copies whose pause is over at ``now``."""
+    waiting = Database.objects.filter(here(), pk__in=_waiting(now=now).order_by().values("backup__database"))
     asked = Job.objects.filter(kind=Job.Kind.COPY, state__in=Job.OPEN_STATES, database=OuterRef("pk"))
     return [
         ask_job(Job.Kind.COPY, database, actor=Actor.system(), trigger=Job.Trigger.SCHEDULE)

@@ -10,7 +10,6 @@ from django.db import transaction
 from django.utils import timezone
 
 from .. import conf
-from ..core.archive import read_chunks
 from ..core.errors import (
     BackupError,
     CancelledError,
@@ -19,18 +18,18 @@ from ..core.errors import (
     VerificationError,
     translated,
 )
-from ..core.fetch import fetch_stored
+from ..core.fetch import fetch_stored, gives_back
 from ..core.files import scratch_folder
 from ..core.progress import Watch
-from ..core.verify import check_stored
+from ..core.verify import failures
 from ..destinations import Destination, reach
 from ..models import AuditEvent, Backup, Copy, Job, Recipient, Verification
 from . import audit
 from .audit import Actor
 from .copies import nearest_first, note_failed_attempt, note_success
 from .keys.safety import require_safe_for
-from .links import object_names, opener
-from .verify import deepest_level, read_manifest, verify_copy
+from .links import object_names
+from .verify import deepest_level, read_manifest, verify_copy, verify_own_bytes
 
 _NEVER_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
 
@@ -105,7 +104,7 @@ def _is_wanting(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
     try:
         manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
         # Its own bytes only: those of an archive that it builds on are for that one's repair.
-        return not check_stored(opener(backup, copy), manifest, watch=watch).ok
+        return bool(failures(verify_own_bytes(copy, manifest, watch=watch)))
     except UnreachableError:
         return False
     except VerificationError:
@@ -115,9 +114,11 @@ def _is_wanting(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
 def _fetch(backup: Backup, source: Copy, folder: Path, *, watch: Watch) -> list[Path]:
     """The good files, proven by the digests in the catalogue; the signature only where there is one."""
     destination = reach(source.destination)
-    digests = (backup.archive_sha256, backup.manifest_sha256, None)
+    names = object_names(backup, source)
+    media = [(str(backup.media["sha256"]), int(backup.media["bytes"]))] if backup.media else []
+    facts = [(backup.archive_sha256, backup.archive_bytes), *media, (backup.manifest_sha256, 0), (None, 0)]
     files: list[Path] = []
-    for name, sha256, size in zip(object_names(backup, source), digests, (backup.archive_bytes, 0, 0), strict=True):
+    for name, (sha256, size) in zip(names, facts, strict=True):
         target = folder / f"{len(files)}.fetched"
         try:
             fetch_stored(partial(destination.open, name), target, size_bytes=size, sha256=sha256, watch=watch)
@@ -159,11 +160,7 @@ def _is_there(destination: Destination, name: str, path: Path, *, watch: Watch) 
     try:
         if destination.size(name) != path.stat().st_size:
             return False
-        with destination.open(name) as stored, open(path, "rb") as file:
-            for piece in read_chunks(stored, phase="read back", total_bytes=path.stat().st_size, watch=watch):
-                if file.read(len(piece)) != piece:
-                    return False
-            return not file.read(1)
+        return gives_back(partial(destination.open, name), path, watch=watch)
     except UnreachableError:
         return False
 

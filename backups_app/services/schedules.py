@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from .. import conf
 from ..core.errors import BackupError, InputError, NotFoundError, RefusedError
@@ -16,6 +18,7 @@ from ..jobs.cron import due_times, find_zone, next_times, parse
 from ..models import Job, Schedule, ScheduledRun
 from . import audit
 from .audit import Actor
+from .hosts import here
 from .jobs.ask import ask_job
 from .wording import english
 
@@ -137,14 +140,14 @@ class Fired:
 
 
 def fire_due(*, now: datetime) -> Fired:
-    """Ask for the work of every schedule that is due at ``now``.
+    """Ask for the work of every schedule of this host's databases that is due at ``now``.
 
     Each due time is fired once, whoever looks, from how many processes, and also when the clock
     steps back. Of several that were missed the newest is fired and stands for the others. A
     schedule that fails leaves nothing behind and does not stop the others.
     """
     fired = Fired(runs=[], failures=[])
-    for schedule in _active_schedules():
+    for schedule in list(active_schedules().filter(here("database__host"))):
         try:
             run = _fire(schedule, now=now)
         except Exception as exc:
@@ -158,12 +161,10 @@ def fire_due(*, now: datetime) -> Fired:
     return fired
 
 
-def _active_schedules() -> list[Schedule]:
-    return list(
-        Schedule.objects.filter(is_enabled=True, database__is_under_care=True)
-        .select_related("database")
-        .order_by("database__name", "kind")
-    )
+def active_schedules() -> QuerySet[Schedule]:
+    """The enabled schedules of databases under care, with their databases, in the order of their names."""
+    enabled: QuerySet[Schedule] = Schedule.objects.filter(is_enabled=True, database__is_under_care=True)
+    return enabled.select_related("database").order_by("database__name", "kind")
 
 
 def jitter(schedule: Schedule, due_at: datetime) -> timedelta:
@@ -238,9 +239,10 @@ class Overdue:
     hint: str
 
 
-def overdue(*, now: datetime) -> list[Overdue]:
-    """The enabled schedules, of databases under care, on which one cannot rely now."""
-    found = [_overdue(schedule, now=now) for schedule in _active_schedules()]
+def overdue(*, now: datetime, schedules: Iterable[Schedule] | None = None) -> list[Overdue]:
+    """The enabled schedules, of databases under care, on which one cannot rely now; ``schedules`` saves asking."""
+    active = active_schedules() if schedules is None else schedules
+    found = [_overdue(schedule, now=now) for schedule in active]
     return [each for each in found if each is not None]
 
 

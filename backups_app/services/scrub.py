@@ -80,7 +80,9 @@ def bytes_left(*, now: datetime) -> int | None:
         return None
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     read = Verification.objects.filter(finished_at__gte=today, verdict__in=_READ, level__in=Verification.DEEP_LEVELS)
-    used = read.exclude(level=Verification.Level.CREATION).aggregate(used=Sum("backup__archive_bytes"))["used"]
+    used = read.exclude(level=Verification.Level.CREATION).aggregate(
+        used=Sum(F("backup__archive_bytes") + F("backup__media_bytes"))
+    )["used"]
     return int(budget) - int(used or 0)
 
 

@@ -30,7 +30,7 @@ from ..core.errors import BackupError, BusyError
 from ..core.files import create_private_folder, file_lock
 from ..jobs.supervisor import Beat, BeatFunction, ChildSpec, Event, Happening, Supervisor
 from . import hosts
-from .catalog import catalog_error, require_catalog
+from .catalog import catalog_error, make_private_file, making_catalog, require_catalog
 from .clock import Clock
 
 logger = logging.getLogger(__name__)
@@ -39,6 +39,9 @@ _WORKER = "worker"
 _WEB = "web server"
 _WEB_STOP_SECONDS = 10.0
 _PORT_WAIT_SECONDS = 3.0
+_WAITRESS_BODY_BYTES = 1 << 30
+"""Waitress's own limit, which other forms of the site may rely on."""
+_FORM_BYTES = 1 << 20
 
 Say = Callable[[str], None]
 
@@ -120,7 +123,8 @@ def migrate(say: Say) -> None:
         if not is_free:
             say("Another process migrates; waiting for it.")
     # The second one is held by whoever makes a missing catalogue.
-    with file_lock(lock), file_lock(conf.state_folder() / "catalog.lock"):
+    with file_lock(lock), making_catalog():
+        make_private_file()
         for alias in ("default", conf.CATALOG_ALIAS):
             if connections[alias].vendor == "unknown":
                 continue  # a site without a database of its own
@@ -178,7 +182,7 @@ def _is_listening(host: str, port: int) -> bool:
 
 
 def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared only
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "*": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared only  # nosec B104
 
 
 def _in_url(host: str) -> str:
@@ -197,7 +201,8 @@ def _children(serving: Serving) -> list[ChildSpec]:
             ChildSpec(
                 name=_WEB,
                 argv=(sys.executable, "-m", "backups_app.jobs.web", *_waitress_arguments(serving)),
-                env=environment,
+                # What is uploaded is spooled to files without a name: on a private disk, not in /tmp.
+                env={**environment, "TMPDIR": str(create_private_folder(conf.quarantine_folder()))},
                 stop_signal=SIGINT,  # on SIGTERM it drops what it is answering
                 stop_seconds=min(limit, _WEB_STOP_SECONDS),
             )
@@ -209,7 +214,14 @@ def _children(serving: Serving) -> list[ChildSpec]:
 
 
 def _waitress_arguments(serving: Serving) -> list[str]:
-    listen = [f"--listen={_in_url(serving.host)}:{serving.port}", f"--threads={serving.threads}"]
+    most = max(_WAITRESS_BODY_BYTES, int(conf.get("UPLOAD_MAX_BYTES")) + _FORM_BYTES)
+    listen = [
+        f"--listen={_in_url(serving.host)}:{serving.port}",
+        f"--threads={serving.threads}",
+        f"--max-request-body-size={most}",
+    ]
+    if getattr(settings, "SECURE_PROXY_SSL_HEADER", None):
+        listen.append("--no-clear-untrusted-proxy-headers")  # waitress would take away what the setting trusts
     application = getattr(settings, "WSGI_APPLICATION", None)
     if not application:
         return [*listen, "--call", "django.core.wsgi:get_wsgi_application"]

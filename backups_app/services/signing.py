@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from django.db.models import QuerySet
+
 from .. import conf
 from ..core import manifest as manifests
 from ..core.archive import read_at_most
@@ -55,9 +57,10 @@ def trust(key: PublicKey, *, actor: Actor, why: str) -> bool:
     return is_new
 
 
-def replacement_event() -> AuditEvent | None:
-    """The last time that the signing key was replaced by a new one."""
-    return AuditEvent.objects.filter(action=MAKE_KEY, detail=_REPLACES).order_by("-at").first()
+def replacements() -> QuerySet[AuditEvent]:
+    """The times when the signing key was replaced by a new one, the newest first."""
+    replaced: QuerySet[AuditEvent] = AuditEvent.objects.filter(action=MAKE_KEY, detail=_REPLACES).order_by("-at")
+    return replaced
 
 
 @dataclass(frozen=True, kw_only=True)

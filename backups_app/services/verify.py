@@ -14,18 +14,22 @@ from .. import conf
 from ..core.errors import KeyMissingError, VerificationError
 from ..core.files import scratch_folder
 from ..core.manifest import Manifest
+from ..core.media.unpack import PREFIX as MEDIA_PREFIX
+from ..core.media.unpack import verify_media_full, verify_media_quick
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import (
     SITE_CHECK,
     STORED_BYTES,
     Check,
     LockedError,
+    check_stored,
     failures,
     reason_of,
     verdict_for,
     verify_full,
     verify_quick,
 )
+from ..destinations import reach
 from ..encryption import Keyring
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Job, Verification
@@ -40,6 +44,7 @@ from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .links import all_referring, chain_of, links_below, opener
+from .names import media_name
 from .signing import check_signature, read_stored_manifest
 
 
@@ -231,43 +236,76 @@ def _check_copy(
         checks.append(check_chain(backup, manifest))
     open_stored = opener(backup, copy)
     if level == Verification.Level.QUICK:
-        checks += verify_quick(open_stored, manifest, watch=watch, below=links_below(copy, manifest))
+        checks += verify_stored_bytes(copy, manifest, watch=watch)
         return
     try:
         keys = keyring.keys_for(manifest)
         below = links_below(copy, manifest, keys_for=keyring.keys_for)
     except KeyMissingError:
-        checks += verify_quick(open_stored, manifest, watch=watch, below=links_below(copy, manifest))
+        checks += verify_stored_bytes(copy, manifest, watch=watch)
         if failures(checks):  # damage is told apart from a missing key
             return
         raise
-    if level == Verification.Level.DRILL:
-        rehearse(
-            backup.database,
-            manifest,
-            open_stored,
-            checks,
-            rehearsal=rehearsal,
-            scratch=scratch,
-            watch=watch,
-            keys=keys,
-            below=below,
-        )
-        return
-    tables = required_tables(backup.database)
     try:
-        checks += verify_full(
-            open_stored,
-            manifest,
-            required_tables=tables,
-            scratch=scratch,
-            watch=watch,
-            keys=keys,
-            below=below,
-        )
+        if level == Verification.Level.DRILL:
+            rehearse(
+                backup.database,
+                manifest,
+                open_stored,
+                checks,
+                rehearsal=rehearsal,
+                scratch=scratch,
+                watch=watch,
+                keys=keys,
+                below=below,
+            )
+        else:
+            tables = required_tables(backup.database)
+            checks += verify_full(
+                open_stored,
+                manifest,
+                required_tables=tables,
+                scratch=scratch,
+                watch=watch,
+                keys=keys,
+                below=below,
+            )
+        if manifest.media is not None:
+            checks += verify_media_full(
+                partial(reach(copy.destination).open, media_name(copy.name)),
+                manifest.media,
+                encryption=manifest.encryption,
+                scratch=scratch,
+                watch=watch,
+                keys=keys,
+            )
     except LockedError as exc:
         checks += exc.checks
         raise
+
+
+def verify_stored_bytes(copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:
+    """Compare the stored bytes of a copy's archives with its manifest, those that it builds on among them.
+
+    Raises:
+        UnreachableError: the store does not answer. VerificationError: another chain is below.
+            CancelledError, DeadlineError: from ``watch``.
+    """
+    below = links_below(copy, manifest)
+    checks = verify_quick(opener(copy.backup, copy), manifest, watch=watch, below=below)
+    return checks + _verify_media_bytes(copy, manifest, watch=watch)
+
+
+def verify_own_bytes(copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:
+    """:func:`verify_stored_bytes` for what belongs to this copy alone, whatever it builds on."""
+    own = check_stored(opener(copy.backup, copy), manifest, watch=watch)
+    return [own, *_verify_media_bytes(copy, manifest, watch=watch)]
+
+
+def _verify_media_bytes(copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:
+    if manifest.media is None:
+        return []
+    return verify_media_quick(partial(reach(copy.destination).open, media_name(copy.name)), manifest.media, watch=watch)
 
 
 _NOT_THERE = (Copy.State.PENDING, Copy.State.REFUSED, Copy.State.PRUNED)
@@ -323,4 +361,5 @@ def _passed_deep_proof(backup: Backup) -> bool:
 def _read_what_was_written(verification: Verification) -> bool:
     # What was found in altered or missing bytes says nothing about the right ones.
     found = {check["name"]: check["ok"] or check.get("advisory", False) for check in verification.checks}
-    return found.get(STORED_BYTES, False) and all(found.get(name, True) for name in ("signature", "chain"))
+    others = ("signature", "chain", f"{MEDIA_PREFIX}{STORED_BYTES}")
+    return found.get(STORED_BYTES, False) and all(found.get(name, True) for name in others)

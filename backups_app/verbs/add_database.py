@@ -25,13 +25,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TABLE",
         help="a table that must hold rows for a backup to be verified; may be repeated",
     )
+    parser.add_argument(
+        "--media",
+        action="append",
+        default=[],
+        type=arguments.path,
+        metavar="FOLDER",
+        help="a folder that is stored beside it, below one of BACKUPS['ROOTS']; may be repeated",
+    )
 
 
 def run(options: dict[str, Any], output: Output) -> int:
     """Add the database."""
     sync_databases()
-    database = add_database(options["name"], options["path"], actor=Actor.system(), tables=tuple(options["require"]))
+    database = add_database(
+        options["name"],
+        options["path"],
+        actor=Actor.system(),
+        tables=tuple(options["require"]),
+        media=options["media"],
+    )
     output.line(f"{database.name} is under care: {database.path}")
+    for folder in database.media:
+        output.line(f"with the folder {folder}")
     output.line("Back it up now with `manage.py backup create` and its name.")
     output.document({"databases": [database_document(database)]})
     return 0

@@ -8,6 +8,7 @@ from typing import Any
 from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import restore_document
 from ..models import Job
+from ..services.hosts import require_here
 from ..services.jobs import ask_restore
 from ..services.people import actor_for
 from ..services.restores import approve_restore, run_restore
@@ -34,6 +35,8 @@ def run(options: dict[str, Any], output: Output) -> int:
     refuse_queued_identity(options)
     restore = find_restore(options["id"])
     actor = actor_for(options["user"], permission="approve_restore")
+    if not options["enqueue"]:
+        require_here(restore.database)
     print_preview(restore, output)
     confirm(f"Restore {restore.database.name} from backup {restore.backup_id} now?", is_yes=options["yes"])
     approve_restore(restore, actor=actor)

@@ -15,7 +15,7 @@ from ..models import Backup, Database, Job
 from ..services.audit import Actor
 from ..services.catalog import catalog_error
 from ..services.create import create_backup
-from ..services.databases import databases_under_care, get_database, sync_databases
+from ..services.databases import databases_here, databases_under_care, get_database, sync_databases
 from ..services.jobs import ask_create
 from .enqueue import add_enqueue, report_queued
 from .output import Output, human_size
@@ -26,7 +26,9 @@ HELP = "make verified backups now"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="databases under care")
-    parser.add_argument("--all", action="store_true", help="every database under care")
+    parser.add_argument(
+        "--all", action="store_true", help="every database under care on this host; with --enqueue on all hosts"
+    )
     parser.add_argument("--note", default="", metavar="TEXT", help="a note kept with the backup")
     add_enqueue(parser)
 
@@ -61,6 +63,9 @@ def run(options: dict[str, Any], output: Output) -> int:
                         on_progress=on_progress,
                         is_cancelled=is_cancelled,
                     )
+            except BackupError as exc:  # nothing was begun: it is another host's
+                codes.append(output.error(exc, about=database.name))
+                continue
             except DatabaseError as exc:  # the catalogue: perhaps it can be written for the next one
                 codes.append(output.error(catalog_error(exc), about=database.name))
                 continue
@@ -78,7 +83,7 @@ def _chosen(options: dict[str, Any], output: Output) -> tuple[list[Database], li
     if options["all"]:
         if options["names"]:
             raise InputError("Both names and --all were given.", "Give one of them.")
-        databases = databases_under_care()
+        databases = databases_under_care() if options["enqueue"] else databases_here()
         if not databases:
             raise InputError("No database is under care.", "Add one with `manage.py backup add-database NAME PATH`.")
         return databases, []

@@ -21,8 +21,11 @@ def run(options: dict[str, Any], output: Output) -> int:
     skipped = sync_databases()
     databases = databases_under_care()
     output.table(
-        ("name", "alias", "path", "required tables"),
-        [(each.name, each.alias or "–", each.path, ", ".join(required_tables(each)) or "–") for each in databases],
+        ("name", "host", "alias", "path", "required tables"),
+        [
+            (each.name, each.host, each.alias or "–", each.path, ", ".join(required_tables(each)) or "–")
+            for each in databases
+        ],
     )
     for each in skipped:
         output.note(f"Note: {each.alias!r} is not under care: {each.reason}.")

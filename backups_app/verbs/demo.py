@@ -66,7 +66,7 @@ def _start_again_in(demo_home: Path) -> NoReturn:
     stage.claim_home(demo_home)
     sys.stdout.flush()
     environment = {**os.environ, _FLAG: "1", "BACKUPS_HOME": str(demo_home)}
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - the same program
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - the same program  # nosec B606
 
 
 def _print(report: Report, output: Output) -> None:

@@ -11,9 +11,9 @@ from ..core.errors import BackupError, CancelledError, InputError, combined_exit
 from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import pruning_document
 from ..models import Database
-from ..services.databases import databases_under_care, sync_databases
+from ..services.databases import databases_here, sync_databases
 from ..services.people import actor_for
-from ..services.prune import Judged, prune_database, simulate_prune, stored_bytes
+from ..services.prune import Judged, prune_database, simulate_prune
 from .find import find_database
 from .output import Output, human_age, human_size
 from .restores import confirm
@@ -23,7 +23,7 @@ HELP = "delete the backups that the retention policy no longer keeps"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="databases (default: all under care)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="databases (default: all under care on this host)")
     parser.add_argument("--dry-run", action="store_true", help="say what would be kept and deleted, and why")
     parser.add_argument("--user", metavar="NAME", help="who prunes (default: the system account)")
     parser.add_argument("--yes", action="store_true", help="do not ask")
@@ -78,7 +78,7 @@ def _gives_up_some(database: Database) -> bool:
 
 def _chosen(options: dict[str, Any], output: Output) -> tuple[list[Database], list[int]]:
     if not options["names"]:
-        databases = databases_under_care()
+        databases = databases_here()
         if not databases:
             raise InputError("No database is under care.", "Add one with `manage.py backup add-database NAME PATH`.")
         return databases, []
@@ -100,7 +100,7 @@ def _print(kept: list[Judged], deleted: list[Judged], output: Output, *, is_dry_
                 each.backup.pk,
                 each.backup.database.name,
                 human_age(now - (each.backup.taken_at or each.backup.created_at)),
-                human_size(each.backup.archive_bytes),
+                human_size(each.backup.stored_bytes),
                 word,
                 each.decision.reason,
             )
@@ -108,5 +108,5 @@ def _print(kept: list[Judged], deleted: list[Judged], output: Output, *, is_dry_
             for each in judged
         ],
     )
-    freed = human_size(sum(stored_bytes(each.backup) for each in deleted))
+    freed = human_size(sum(each.backup.stored_bytes for each in deleted))
     output.line(f"{len(kept)} kept, {len(deleted)} {gone}, {freed} {'would be ' if is_dry_run else ''}freed.")

@@ -30,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group()
     target.add_argument("--into", metavar="NAME", help="the live database (default: the one that was backed up)")
     target.add_argument("--to", metavar="FILE", type=arguments.path, help="a new file instead; it must not exist")
+    parser.add_argument(
+        "--media-to", metavar="FOLDER", type=arguments.path, help="with --to: a new folder for the backup's media"
+    )
     parser.add_argument("--user", metavar="NAME", help="who asks (default: the system account)")
     parser.add_argument(
         "--override", action="append", default=[], metavar="GUARD=REASON", help="go on though a guard objects, and why"
@@ -46,6 +49,8 @@ def run(options: dict[str, Any], output: Output) -> int:
     backup = find_backup(options["id"])
     if options["to"] is not None:
         return _extract(backup, options, output)
+    if options["media_to"] is not None:
+        raise InputError("--media-to needs --to.", "A restore into a live database does not touch media folders.")
     if options["yes"]:
         _require_self_approval(options["user"])
     sync_databases()
@@ -108,6 +113,7 @@ def _extract(backup: Backup, options: dict[str, Any], output: Output) -> int:
             backup,
             options["to"],
             actor=actor,
+            media_target=options["media_to"],
             keyring=keyring_of(options),
             overrides=_overrides(options["override"]),
             on_progress=on_progress,
@@ -117,6 +123,10 @@ def _extract(backup: Backup, options: dict[str, Any], output: Output) -> int:
         raise RefusedError("This backup was never taken.", "Choose another backup.")
     output.line(f"Restored {backup.database.name} as of {backup.taken_at:%Y-%m-%d %H:%M:%S} UTC")
     output.line(f"to {extraction.target}")
+    if extraction.media_target is not None:
+        output.line(f"and its media to {extraction.media_target}")
+    for remark in extraction.media_remarks:
+        output.line(f"  remark  {remark}")
     for check in extraction.checks:
         output.line(f"  ok  {check.name}: {check.evidence}")
     document = extraction_document(backup, extraction, requested_by=actor.name, reason=options["reason"])

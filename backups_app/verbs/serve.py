@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from django.utils import timezone
+
 from ..core.errors import CancelledError, InputError
 from ..core.terminal import interrupt_on_signal
-from ..services import serve
+from ..services import hosts, serve
+from ..services.databases import sync_databases
 from ..services.serve import Serving
 from .arguments import count, port
 from .output import Output
@@ -57,6 +60,8 @@ def _serve(serving: Serving, output: Output) -> int:
     if serving.has_web:
         serve.require_free_port(serving)
     serve.migrate(output.note)
+    hosts.require_own_name(now=timezone.now())
+    sync_databases()  # nobody may ever look at the list of databases of this host
 
     def say_ready() -> None:
         where = f"The admin is at {serving.address}" if serving.has_web else "The worker runs."

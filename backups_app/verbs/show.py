@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..documents import backup_document, verification_document
+from ..documents import backup_document, media_facts, verification_document
 from ..models import Backup
 from .find import find_backup
 from .output import Output, human_size
@@ -67,6 +67,7 @@ def _print(backup: Backup, output: Output) -> None:
         *_relations(backup),
         ("encrypted for", ", ".join(f"{each[:16]}…" for each in backup.key_ids) or "–"),
         *((f"copy at {copy.destination}", f"{copy.name} ({copy.state})") for copy in backup.copies.all()),
+        *_media_facts(backup),
         *(("remark", remark) for remark in backup.remarks),
     ]
     if backup.is_held:
@@ -80,3 +81,12 @@ def _print(backup: Backup, output: Output) -> None:
     for name, value in facts:
         output.line(f"{name:<16} {value}")
     output.table(("table", "rows#"), [(name, f"{rows:,}") for name, rows in backup.tables.items()])
+
+
+def _media_facts(backup: Backup) -> list[tuple[str, str]]:
+    media = media_facts(backup)
+    if media is None:
+        return []
+    size = f"{human_size(media['bytes'])}, stored as {human_size(media['archive_bytes'])}"
+    folders = ", ".join(media["folders"])
+    return [("media", f"{media['files']:,} files, {size}"), ("media folders", folders)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from django.db.models import Q
+
 from ..core.errors import (
     BackupError,
     CancelledError,
@@ -18,7 +20,8 @@ from ..documents import verification_document
 from ..models import Backup, Copy, Job, Verification
 from ..models.backup import Verdict
 from ..services.audit import Actor
-from ..services.databases import databases_under_care, sync_databases
+from ..services.databases import databases_here, databases_under_care, sync_databases
+from ..services.hosts import here
 from ..services.jobs import ask_due, ask_verify
 from ..services.scrub import scrub_database
 from ..services.verify import verify_backup
@@ -40,7 +43,9 @@ _EXIT_CODES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("ids", nargs="*", metavar="ID", help="ids of backups, or their beginnings")
-    parser.add_argument("--all", action="store_true", help="every stored backup")
+    parser.add_argument(
+        "--all", action="store_true", help="every stored backup of this host's databases; with --enqueue of all hosts'"
+    )
     parser.add_argument("--due", action="store_true", help="what was not proven for VERIFY_DAYS, so much per day")
     parser.add_argument(
         "--level",
@@ -84,11 +89,12 @@ def run(options: dict[str, Any], output: Output) -> int:
 
 
 def _run_due(options: dict[str, Any], output: Output) -> int:
-    """What is due, of all databases under care."""
+    """What is due, of all databases under care on this host; with ``--enqueue`` on all hosts."""
     if options["ids"] or options["all"] or options["level"] != Verification.Level.FULL:
         raise InputError("--due chooses by itself, and looks in full.", "Give no ids, no --all and no --level.")
     sync_databases()
-    databases, codes = databases_under_care(), []
+    codes: list[int] = []
+    databases = databases_under_care() if options["enqueue"] else databases_here()
     if options["enqueue"]:
         jobs = [ask_due(each, actor=Actor.system(), trigger=Job.Trigger.COMMAND) for each in databases]
         report_queued(jobs, output)
@@ -151,7 +157,8 @@ def _chosen(options: dict[str, Any], output: Output) -> tuple[list[Backup], list
         if options["ids"]:
             raise InputError("Both ids and --all were given.", "Give one of them.")
         stored = Copy.objects.filter(state__in=Copy.STORED_STATES).values("backup")
-        return list(Backup.objects.filter(pk__in=stored).select_related("database")), []
+        backups_here = Backup.objects.filter(Q() if options["enqueue"] else here("database__host"))
+        return list(backups_here.filter(pk__in=stored).select_related("database")), []
     if not options["ids"]:
         raise InputError("No backup was named.", "Give one or more ids, or --all.")
     backups: dict[str, Backup] = {}

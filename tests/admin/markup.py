@@ -80,6 +80,15 @@ class Page(HTMLParser):
         return inputs | options | {each.text.strip() for each in self.all("a")}
 
     @property
+    def hidden(self) -> dict[str, str]:
+        """The hidden fields of its forms, the last of each name."""
+        return {
+            each.attributes["name"]: each.attributes.get("value", "")
+            for each in self.all("input")
+            if each.attributes.get("type") == "hidden" and "name" in each.attributes
+        }
+
+    @property
     def messages(self) -> list[tuple[str, str]]:
         """The messages: kind and text."""
         kinds = {"success", "error", "warning", "info"}

@@ -57,3 +57,19 @@ def test_the_list_asks_a_bounded_number_of_questions(
     with django_assert_max_num_queries(8, connection=connections["catalog"]):
         response = superuser.get(LIST)
     assert len(response.context["cl"].result_list) == 50
+
+
+def test_an_event_leads_to_what_it_is_about(superuser: Person, backup: Backup):
+    event = AuditEvent.objects.get(action="create")
+    links = page_of(superuser.get(f"{LIST}{event.pk}/change/")).links
+    assert f"/admin/backups_app/backup/{backup.pk}/change/" in links
+    assert f"/admin/backups_app/database/{backup.database_id}/change/" in links
+    gone = AuditEvent.objects.create(actor_name="anna", action="x", outcome="done", database_name="no", subject="no")
+    page = page_of(superuser.get(f"{LIST}{gone.pk}/change/"))
+    assert not [each for each in page.links if each.endswith("/no/change/")]
+
+
+def test_a_backup_leads_to_its_events(superuser: Person, backup: Backup):
+    link = f"{LIST}?subject__exact={backup.pk}"
+    assert link in page_of(superuser.get(f"/admin/backups_app/backup/{backup.pk}/change/")).links
+    assert superuser.get(link).context["cl"].result_count == AuditEvent.objects.filter(subject=backup.pk).count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,22 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin import AdminSite
 from django.contrib.auth.models import Group, User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
-from django.urls import URLPattern, URLResolver, reverse
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.models import (
     AuditEvent,
     Backup,
+    Copy,
     Database,
+    Finding,
     HealthProblem,
+    Host,
     Job,
     Notification,
     Recipient,
@@ -30,6 +36,9 @@ from backups_app.models import (
     TriageRun,
 )
 from backups_app.services.groups import setup_groups
+from backups_app.services.jobs.run import run_job
+from backups_app.services.quarantine import receive
+from backups_app.services.triage.runs import ask_upload_triage
 from tests.admin.conftest import job_row
 from tests.admin.markup import Page, page_of
 from tests.admin.restores import PASSWORD, ask, somebody, turn
@@ -76,9 +85,29 @@ MATRIX: dict[str, Rule] = {
     "backups_app_overview_jobs": Rule(ALL),
     "backups_app_health": Rule(ALL, ALL),
     **stock("auditevent", view="AS"),
-    **stock("backup", verify=Rule("OS", "OS"), restore=Rule("OS", "OS"), hold=Rule("OS", "OS")),
-    **stock("database", change=Rule(ALL, "S"), back_up=Rule("OS", "OS"), retention=Rule("S"), prune=Rule("S", "S")),
+    **stock(
+        "backup",
+        verify=Rule("OS", "OS"),
+        verify_chosen=Rule("OS", "OS"),
+        restore=Rule("OS", "OS"),
+        hold=Rule("OS", "OS"),
+        hold_chosen=Rule("OS", "OS"),
+        download=Rule("S", "S"),
+        manifest=Rule(ALL, ALL),
+        delete_archive=Rule("S", "S"),
+    ),
+    **stock("copy"),
+    **stock(
+        "database",
+        change=Rule(ALL, "S"),
+        back_up=Rule("OS", "OS"),
+        drill=Rule("OS", "OS"),
+        retention=Rule("S"),
+        prune=Rule("S", "S"),
+    ),
+    **stock("finding"),
     **stock("healthproblem"),
+    **stock("host"),
     **stock("job", cancel=Rule("OS", "OS"), progress=Rule(ALL)),
     **stock("notification", test=Rule("S", "S")),
     **stock("recipient", kit=Rule(ALL, ALL), prove=Rule("S", "S")),
@@ -86,12 +115,22 @@ MATRIX: dict[str, Rule] = {
     **stock("schedule", add=Rule("OS", "OS"), change=Rule(ALL, "OS"), delete=Rule("OS", "OS")),
     **stock("scheduledrun"),
     **stock("triagefile"),
-    **stock("triagerun", start=Rule("OS", "OS"), **{"import": Rule("OS", "OS")}, delete_useless=Rule("S", "S")),
+    **stock(
+        "triagerun",
+        start=Rule("OS", "OS"),
+        upload=Rule("OS", "OS"),
+        remove_upload=Rule("OS", "OS"),
+        **{"import": Rule("OS", "OS")},
+        delete_useless=Rule("S", "S"),
+    ),
     **stock("verification", report=Rule(ALL, ALL), report_json=Rule(ALL, ALL)),
 }
 
-WITHOUT_ROW = {"", "changelist", "add", "jobs", "back_up", "test", "kit", "start"}
-READ_BY_POST = {"changelist", "history", "health", "kit", "report", "json"}
+WITHOUT_ROW = {"", "changelist", "add", "jobs", "test", "kit", "start", "upload"}
+OF_SEVERAL = {"back_up", "drill", "verify_chosen", "hold_chosen"}
+"""Their rows are named in the address."""
+
+READ_BY_POST = {"changelist", "history", "health", "kit", "report", "json", "manifest"}
 """Pages that answer a POST as a GET."""
 
 
@@ -108,6 +147,68 @@ def test_every_page_has_a_line_in_the_matrix():
     found = list(names(admin.site.get_urls()))
     assert len(found) > 40
     assert sorted(found) == sorted(MATRIX)
+
+
+MACHINES = {"backups:healthz": "", "backups:readyz": "", "backups:metrics": ALL}
+"""What monitors ask: who may, of those without a token; empty: everybody, signed in or not."""
+
+NOT_OURS = {
+    "": "the way to the admin",
+    "static/": "files of the packages, served by WhiteNoise or by nobody",
+}
+"""What else the console answers at, and why it needs no line."""
+
+
+def places(patterns: list[Any], prefix: str = "", space: str = "") -> Iterator[tuple[str, str]]:
+    """Address and name of everything that is answered, whatever it is called."""
+    for each in patterns:
+        where = prefix + str(each.pattern)
+        if isinstance(each, URLResolver):
+            inner = f"{space}{each.namespace}:" if each.namespace else space
+            yield from places(each.url_patterns, where, inner)
+        else:
+            yield where, space + (each.name or "")
+
+
+def test_nothing_is_answered_that_has_no_line():
+    """Also what has no name, or another prefix, or hangs outside of the admin."""
+    stock = {name for _, name in places(AdminSite(name="admin").get_urls(), space="admin:")} | {"admin:app_list"}
+    others = {
+        f"admin:{model._meta.app_label}_{model._meta.model_name}_"
+        for model in admin.site._registry
+        if model._meta.app_label != "backups_app"
+    }
+    lines = {f"admin:{name}" for name in MATRIX} | set(MACHINES)
+    without = [
+        (where, name)
+        for where, name in places(get_resolver("project.urls").url_patterns)
+        if name not in lines | stock and where not in NOT_OURS and not _is_way_to_change(where, name)
+        if not name.startswith(tuple(others)) and name != "admin:auth_user_password_change"
+    ]
+    assert without == []
+
+
+def _is_way_to_change(where: str, name: str) -> bool:
+    """The admin sends ``model/ID/`` on to the page for changing; it asks for nothing itself."""
+    return name == "admin:" and re.fullmatch(r"admin/\w+/\w+/<path:object_id>/", where) is not None
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_monitors_ask_is_open_to_exactly_those_who_may(rows: dict[str, Any], role: str):
+    pytest.importorskip("prometheus_client")
+    setup_groups(actor=ACTOR)
+    client = somebody_in(role)
+    for name, allowed in MACHINES.items():
+        answer = client.get(reverse(name))
+        assert answer.status_code == (200 if not allowed or role in allowed else 403), name
+        assert client.post(reverse(name)).status_code in (403, 405), name
+
+
+@pytest.mark.usefixtures("db_catalog")
+def test_a_visitor_reads_that_it_lives_and_nothing_else():
+    visitor = Client()
+    assert {visitor.get(reverse(name)).status_code for name in ("backups:healthz", "backups:readyz")} == {200}
+    assert visitor.get(reverse("backups:metrics")).status_code == 403
 
 
 @pytest.fixture
@@ -135,11 +236,16 @@ def rows(backup: Backup, settings: Settings, tmp_path: Path) -> dict[str, Any]:
     return {
         "auditevent": AuditEvent.objects.first(),
         "backup": backup,
+        "copy": backup.copies.get(),
         "database": backup.database,
         "drill": drill,
+        "finding": Finding.objects.create(
+            destination="local", code="missing", message="It is gone.", about=backup.pk, found_at=timezone.now()
+        ),
         "healthproblem": HealthProblem.objects.create(
             code="too_old", message="x", first_seen=timezone.now(), last_seen=timezone.now()
         ),
+        "host": Host.objects.create(name="alpha", seen_at=timezone.now(), started_at=timezone.now()),
         "recipient": Recipient.objects.create(
             public="age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
             key_id="age1ql3z7hjy54pw",
@@ -147,6 +253,7 @@ def rows(backup: Backup, settings: Settings, tmp_path: Path) -> dict[str, Any]:
         ),
         "triagefile": useless,
         "triagerun": triage,
+        "upload": uploaded(),
         "job": job,
         "notification": Notification.objects.create(channel="mail", event="test"),
         "restore": restore,
@@ -156,12 +263,22 @@ def rows(backup: Backup, settings: Settings, tmp_path: Path) -> dict[str, Any]:
     }
 
 
+def uploaded() -> TriageRun:
+    """An archive of somebody else that was uploaded and judged."""
+    receiving = receive()
+    receiving.write(b"anything")
+    asked = ask_upload_triage(receiving.finish(), name="old.db", actor=ACTOR, trigger="admin")
+    assert asked.job is not None
+    run_job(asked.job.pk)
+    return asked
+
+
 def address(name: str, rows: dict[str, Any]) -> str:
     """Where a page is."""
     model, _, page = name.removeprefix("backups_app_").partition("_")
-    query = f"?id={rows['database'].pk}" if page == "back_up" else ""
-    row = "drill" if page.startswith("report") else model
-    args = [] if page in WITHOUT_ROW else [rows[row].pk]
+    query = f"?id={rows[model].pk}" if page in OF_SEVERAL else ""
+    row = {"report": "drill", "report_json": "drill", "remove_upload": "upload"}.get(page, model)
+    args = [] if page in WITHOUT_ROW | OF_SEVERAL else [rows[row].pk]
     return reverse(f"admin:{name}", args=args) + query
 
 
@@ -226,12 +343,19 @@ FORMS: dict[str, dict[str, Any]] = {
     "backups_app_backup_restore": {"reason": "the prices were wrong"},
     "backups_app_database_change": {"required_tables": '["product"]', "freshness_hours": "3"},
     "backups_app_database_back_up": {"note": "before the sale"},
+    "backups_app_backup_verify_chosen": {"level": "quick"},
     "backups_app_backup_hold": {"verb": "hold", "reason": "an audit"},
+    "backups_app_backup_hold_chosen": {"verb": "hold"},
+    "backups_app_backup_download": {"what": "archive", "password": PASSWORD},
+    "backups_app_backup_delete_archive": {"reason": "too many", "typed_name": "shop", "password": PASSWORD},
+    "backups_app_database_drill": {},
     "backups_app_database_prune": {},
     "backups_app_job_cancel": {},
     "backups_app_recipient_prove": {},
     "backups_app_triagerun_start": {},
     "backups_app_triagerun_import": {},
+    "backups_app_triagerun_upload": {},
+    "backups_app_triagerun_remove_upload": {},
     "backups_app_triagerun_delete_useless": {"password": PASSWORD},
     "backups_app_notification_test": {},
     "backups_app_restore_approve": {"password": PASSWORD},
@@ -254,7 +378,7 @@ def test_every_page_that_takes_a_form_is_among_the_deeds():
 
 def everything() -> list[Any]:
     """All rows that a deed may change, without the sessions and clocks around them."""
-    models = (AuditEvent, Backup, Database, Job, Notification, Restore, Schedule)
+    models = (AuditEvent, Backup, Copy, Database, Job, Notification, Restore, Schedule, TriageRun)
     found = [sorted(model._default_manager.values_list(), key=repr) for model in models]
     return [*found, sorted(Job.objects.values_list("pk", "kind", "state", "cancelled_by_name"), key=repr)]
 
@@ -263,6 +387,10 @@ def ready(name: str, rows: dict[str, Any]) -> str:
     """The page, with its row in the state in which the deed is possible."""
     if name == "backups_app_restore_undo":
         turn(rows["restore"], "succeeded")
+    if name == "backups_app_backup_delete_archive":
+        turn(rows["restore"], "rejected", rejected_by_name="ben")
+    if name == "backups_app_database_drill":
+        Job.objects.filter(kind="drill").delete()
     return address(name, rows)
 
 
@@ -275,6 +403,8 @@ def filled(page: Page, name: str, rows: dict[str, Any]) -> dict[str, Any]:
     }
     if name.endswith("triagerun_start"):
         hidden["paths"] = "\n".join(rows["triagerun"].paths)
+    if name.endswith("triagerun_upload"):
+        hidden["archive"] = SimpleUploadedFile("old.db", b"something else")
     database = {"database": str(rows["database"].pk)} if name.endswith(("backup_restore", "schedule_add")) else {}
     return {**hidden, **database, **FORMS[name]}
 
@@ -310,14 +440,24 @@ def test_a_form_from_somebody_who_may_not_changes_nothing(rows: dict[str, Any], 
     assert everything() == before
 
 
+def send(client: Client, where: str, form: dict[str, Any]) -> None:
+    """Send the form as often as it is called, and take whatever comes back to its end."""
+    for each in form.values():
+        if isinstance(each, SimpleUploadedFile):
+            each.seek(0)
+    response = client.post(where, form)
+    assert response.status_code in (200, 302)
+    response.getvalue()
+
+
 @pytest.mark.parametrize("name", [each for each in FORMS if each not in CHANGES_NO_ROW])
 def test_a_form_that_is_sent_twice_does_it_once(rows: dict[str, Any], name: str):
     client, where = somebody_in("S"), ready(name, rows)
     form = filled(page_of(client.get(where)), name, rows)
     before = everything()
-    client.post(where, form)
+    send(client, where, form)
     once = everything()
     assert once != before, "it did something"
-    client.post(where, form)
+    send(client, where, form)
     # A refusal may be recorded; what was asked for is not there twice.
     assert everything()[1:] == once[1:]

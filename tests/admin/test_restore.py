@@ -545,7 +545,7 @@ BUTTONS = {"Approve and restore", "Run the approved restore", "Reject request", 
 def test_a_superuser_is_offered_what_makes_sense(
     superuser: Person, asked: Restore, monkeypatch: pytest.MonkeyPatch, state: str, offered: set[str]
 ):
-    monkeypatch.setattr("backups_app.admin.restore.heal_restores", list)
+    monkeypatch.setattr("backups_app.admin.restore.bring_up_to_date", list)
     turn(asked, state)
     assert page_of(superuser.get(request_page(asked))).buttons & BUTTONS == offered
     for verb, button in (("approve", "Approve and restore"), ("undo", "Undo this restore")):
@@ -580,7 +580,7 @@ def test_the_page_of_a_running_restore_loads_again_by_itself(
     ben: Person, asked: Restore, monkeypatch: pytest.MonkeyPatch
 ):
     assert "Refresh" not in ben.get(request_page(asked))
-    monkeypatch.setattr("backups_app.admin.restore.heal_restores", list)
+    monkeypatch.setattr("backups_app.admin.restore.bring_up_to_date", list)
     turn(asked, "running", started_at=timezone.now())
     response = ben.get(request_page(asked))
     assert response["Refresh"] == "3"

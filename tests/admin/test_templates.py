@@ -18,7 +18,7 @@ from tests.admin.markup import Page, page_of
 from tests.conftest import ACTOR
 from tests.support import PROJECT, build
 
-MODELS = ("database", "backup", "verification", "auditevent", "job")
+MODELS = ("database", "backup", "copy", "verification", "auditevent", "job")
 OURS = "backups_app/admin.css"
 TEMPLATES = sorted((PROJECT / "backups_app" / "templates").rglob("*.html"))
 HOSTILE = {
@@ -38,6 +38,7 @@ def pages_of(backup: Backup) -> list[str]:
     rows = {
         "database": backup.database,
         "backup": backup,
+        "copy": backup.copies.first(),
         "verification": backup.verifications.first(),
         "auditevent": AuditEvent.objects.order_by("pk").last(),
         "job": backup.job,
@@ -51,6 +52,12 @@ def pages_of(backup: Backup) -> list[str]:
         f"/admin/backups_app/database/back-up-now/?id={backup.database_id}",
         f"/admin/backups_app/backup/{backup.pk}/verify/",
         f"/admin/backups_app/backup/{backup.pk}/hold/",
+        f"/admin/backups_app/backup/{backup.pk}/download/",
+        f"/admin/backups_app/backup/{backup.pk}/manifest/",
+        f"/admin/backups_app/backup/{backup.pk}/delete-archive/",
+        f"/admin/backups_app/backup/verify-chosen/?id={backup.pk}",
+        f"/admin/backups_app/backup/hold-chosen/?id={backup.pk}",
+        f"/admin/backups_app/database/drill/?id={backup.database_id}",
         f"/admin/backups_app/database/{backup.database_id}/retention/?keep_last=1",
         f"/admin/backups_app/database/{backup.database_id}/prune/",
         *([f"/admin/backups_app/job/{backup.job_id}/cancel/"] if backup.job_id else []),
@@ -164,7 +171,8 @@ def test_hostile_text_is_inert_in_messages(
     assert not MARKUP.search(response.content.decode())
     ((level, message),) = page_of(response).messages
     assert level == "error"
-    assert message == f"No job for {text}: {text} {text}"
+    inert = text.replace("\u202e", "\\u202e")
+    assert message == f"No job for {inert}: {inert} {inert}"
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

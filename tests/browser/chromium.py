@@ -121,11 +121,11 @@ class Person:
         said, self.complaints[:] = list(self.complaints), []
         return [*self.page.evaluate("window.violations"), *said]
 
-    def shoot(self, name: str) -> Path:
-        """Keep a picture of the whole page."""
+    def shoot(self, name: str, *, is_whole: bool = True) -> Path:
+        """Keep a picture of the whole page, or of what fits the window."""
         SHOTS.mkdir(exist_ok=True)
         path = SHOTS / f"{name}.png"
-        self.page.screenshot(path=path, full_page=True)
+        self.page.screenshot(path=path, full_page=is_whole)
         return path
 
 

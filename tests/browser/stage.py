@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import django
@@ -13,15 +15,42 @@ django.setup()
 from django.contrib.auth.models import User  # noqa: E402
 from django.utils import timezone  # noqa: E402
 
-from backups_app.models import Job, Schedule, Verification  # noqa: E402
+from backups_app.models import (  # noqa: E402
+    AuditEvent,
+    HealthProblem,
+    Job,
+    Notification,
+    Schedule,
+    ScheduledRun,
+    TriageRun,
+    Verification,
+)
 from backups_app.services.audit import Actor  # noqa: E402
 from backups_app.services.clock import tick  # noqa: E402
 from backups_app.services.databases import add_database, get_database, sync_databases  # noqa: E402
 from backups_app.services.jobs.ask import ask_create, ask_drill, ask_verify  # noqa: E402
 from backups_app.services.jobs.run import run_job  # noqa: E402
 from backups_app.services.keys.registry import sync_recipients  # noqa: E402
+from backups_app.services.quarantine import receive  # noqa: E402
 from backups_app.services.restores import request_restore  # noqa: E402
-from backups_app.services.triage.runs import ask_triage  # noqa: E402
+from backups_app.services.triage.runs import ask_triage, ask_upload_triage  # noqa: E402
+
+OTHER = "a-long-name-that-nobody-would-choose-for-a-database-of-theirs"
+
+
+def _upload(path: Path, actor: Actor) -> TriageRun:
+    """An archive of somebody else that was uploaded under a long name, and judged."""
+    copy = path.with_name("copy.sqlite3")
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        target.execute("PRAGMA journal_mode=DELETE")
+    receiving = receive()
+    receiving.write(copy.read_bytes())
+    name = "production-database-of-the-shop-before-the-move-to-the-new-server-2026-02-20.sqlite3"
+    run = ask_upload_triage(receiving.finish(), name=name, actor=actor, trigger=Job.Trigger.ADMIN)
+    assert run.job is not None
+    run_job(run.job.pk)
+    return run
 
 
 def fill() -> dict[str, object]:
@@ -31,7 +60,7 @@ def fill() -> dict[str, object]:
     sync_databases()
     (recipient,) = sync_recipients(now=timezone.now())
     default = get_database("default")
-    add_database("a-long-name-that-nobody-would-choose-for-a-database-of-theirs", folder / "shop.sqlite3", actor=anna)
+    add_database(OTHER, folder / "shop.sqlite3", actor=anna)
     run = ask_triage([str(folder)], actor=anna, trigger=Job.Trigger.ADMIN)
     assert run.job is not None
     run_job(run.job.pk)
@@ -43,11 +72,15 @@ def fill() -> dict[str, object]:
         ask_drill(default, actor=anna, trigger=Job.Trigger.ADMIN),
     ):
         run_job(job.pk)
+    free = ask_create(get_database(OTHER), actor=anna, trigger=Job.Trigger.ADMIN)
+    run_job(free.pk)
+    upload = _upload(folder / "shop.sqlite3", anna)
     drill = backup.verifications.get(level=Verification.Level.DRILL)
     restore = request_restore(backup, default, reason="The prices were wrong.", actor=anna)
     schedule = Schedule.objects.create(database=default, kind="create", cron="15 3 * * *", time_zone="Europe/Athens")
     tick(now=timezone.now())
     waiting = ask_create(default, actor=anna, trigger=Job.Trigger.ADMIN)
+    now = timezone.now()
     return {
         "database": default.pk,
         "backup": backup.pk,
@@ -55,9 +88,19 @@ def fill() -> dict[str, object]:
         "restore": restore.pk,
         "schedule": schedule.pk,
         "run": run.pk,
+        "upload": upload.pk,
+        "free": free.backups.get().pk,
+        "copy": backup.copies.get().pk,
+        "event": AuditEvent.objects.filter(subject=backup.pk).latest("pk").pk,
         "recipient": recipient.pk,
         "job": asked.pk,
         "waiting": waiting.pk,
+        "problem": HealthProblem.objects.create(
+            code="too_old", database="default", message="It is too old.", first_seen=now, last_seen=now
+        ).pk,
+        "notification": Notification.objects.create(channel="mail", event="test", content={"subject": "A test."}).pk,
+        "scheduled": ScheduledRun.objects.create(schedule=schedule, due_at=now).pk,
+        "file": run.files.first().pk,
     }
 
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.urls import resolve
 from playwright.sync_api import Browser, expect
 
+from tests.admin.test_matrix import MATRIX
 from tests.browser.chromium import PHONE, person
 from tests.console import environment
 from tests.jobs.processes import needs_proc
@@ -39,7 +44,18 @@ OURS = {
     "backups": "backup/",
     "backup": "backup/{backup}/change/",
     "verify": "backup/{backup}/verify/",
+    "verify-chosen": "backup/verify-chosen/?id={backup}&level=drill",
     "hold": "backup/{backup}/hold/",
+    "hold-chosen": "backup/hold-chosen/?id={backup}",
+    "download": "backup/{backup}/download/",
+    "manifest": "backup/{backup}/manifest/",
+    "delete": "backup/{free}/delete-archive/",
+    "delete-refused": "backup/{backup}/delete-archive/",
+    "drill-ask": "database/drill/?id={database}",
+    "findings": "finding/",
+    "hosts": "host/",
+    "copies": "copy/",
+    "copy": "copy/{copy}/change/",
     "restore-request": "backup/{backup}/restore/",
     "restores": "restore/",
     "restore": "restore/{restore}/change/",
@@ -55,21 +71,38 @@ OURS = {
     "schedules": "schedule/",
     "schedule": "schedule/{schedule}/change/",
     "scheduled-runs": "scheduledrun/",
-    "health": "database/health/",
+    "health": "healthproblem/health/",
+    "health-problem": "healthproblem/{problem}/change/",
     "health-problems": "healthproblem/",
     "triage": "triagerun/",
     "triage-start": "triagerun/start/",
     "triage-run": "triagerun/{run}/change/",
     "triage-import": "triagerun/{run}/import/",
     "triage-files": "triagefile/",
+    "upload": "triagerun/upload/",
+    "upload-run": "triagerun/{upload}/change/",
+    "upload-import": "triagerun/{upload}/import/",
+    "upload-remove": "triagerun/{upload}/remove-upload/",
     "keys": "recipient/",
     "key": "recipient/{recipient}/change/",
     "key-prove": "recipient/{recipient}/prove/",
     "key-kit": "recipient/kit/",
     "notifications": "notification/",
     "notification-test": "notification/test/",
+    "notification": "notification/{notification}/change/",
     "audit": "auditevent/",
+    "audit-event": "auditevent/{event}/change/",
+    "database-history": "database/{database}/history/",
+    "schedule-add": "schedule/add/",
+    "schedule-delete": "schedule/{schedule}/delete/",
+    "scheduled-run": "scheduledrun/{scheduled}/change/",
+    "triage-file": "triagefile/{file}/change/",
+    "triage-delete": "triagerun/{run}/delete-useless/",
+    "restore-undo": "restore/{restore}/undo/",
 }
+NOT_LOOKED_AT = re.compile(r"(_history|_json|_jobs|_progress)$")
+"""Pages of the stock admin that are alike for each model, and documents for programs."""
+
 OTHER = "a-long-name-that-nobody-would-choose-for-a-database-of-theirs"
 STOCK = [
     "/admin/",
@@ -83,6 +116,9 @@ STOCK = [
 STOCK_FAULTS = {
     ".breadcrumbs": "links differ from the text beside them by a shade alone (link-in-text-block)",
 }
+
+
+_IDS = {name for rest in OURS.values() for name in re.findall(r"{(\w+)}", rest)}
 
 
 @dataclass(frozen=True)
@@ -101,7 +137,13 @@ class Desk:
 @pytest.fixture(scope="module")
 def desk(site_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """A desk in use. No worker runs, so that a job waits."""
-    folder = tmp_path_factory.mktemp("desk")
+    with desk_in(tmp_path_factory.mktemp("desk"), site_template) as found:
+        yield found
+
+
+@contextmanager
+def desk_in(folder: Path, site_template: Path, *, hostile: str = "") -> Iterator[Desk]:
+    """A desk in use; with the name of a hostile text, that one stands in every column."""
     key = Key(folder / "key.txt")
     build_shop(folder / "shop.sqlite3")
     console = copy_site(site_template, folder / "home", roots=folder).console
@@ -112,21 +154,21 @@ def desk(site_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "BROWSER_RECIPIENTS": key.recipient,
         "DJANGO_SETTINGS_MODULE": "tests.browser.settings",
     }
-    staged = subprocess.run(
-        [sys.executable, "-m", "tests.browser.stage"],
-        cwd=PROJECT,
-        env=environment(console.home, **extra),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert staged.returncode == 0, staged.stderr
+    ids = json.loads(_ran("tests.browser.stage", environment(console.home, **extra)))
+    if hostile:
+        _ran("tests.browser.poison", environment(console.home, **extra), hostile, "ben")
     with serving(console.home, "--no-worker", **extra) as heard:
-        yield Desk(address_of(heard).partition("/admin")[0], json.loads(staged.stdout))
+        yield Desk(address_of(heard).partition("/admin")[0], ids)
         heard.send(signal.SIGTERM)
         assert heard.finish(timeout_seconds=60) == 0, heard.said
     assert "Traceback" not in heard.said
+
+
+def _ran(module: str, env: dict[str, str], *arguments: str) -> str:
+    command = [sys.executable, "-m", module, *arguments]
+    ran = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
 
 
 def needs_axe() -> str:
@@ -141,6 +183,13 @@ def needs_axe() -> str:
         member = archive.extractfile("package/axe.min.js")
         assert member is not None
         return member.read().decode()
+
+
+def test_every_page_that_a_person_can_open_is_looked_at():
+    places = Desk("", dict.fromkeys(_IDS, "1")).pages.values()
+    looked_at = {resolve(address.partition("?")[0]).url_name for address in places}
+    there = {name for name, rule in MATRIX.items() if "S" in rule.get and not NOT_LOOKED_AT.search(name)}
+    assert there - looked_at == set()
 
 
 def test_every_page_obeys_a_strict_policy(chromium: Browser, desk: Desk):
@@ -201,3 +250,29 @@ def test_no_page_has_a_serious_fault_for_those_who_cannot_see_well(chromium: Bro
             if serious:
                 found[name] = [f"{each['id']}: {node['html']}" for each in serious for node in each["nodes"]]
     assert found == {}
+
+
+PICTURES = {"overview": "overview", "backup": "backup", "restore-preview": "restore-approve"}
+"""The pictures in docs/images and the pages that they show."""
+
+# A picture tells nothing of the machine on which it was made.
+_ELSEWHERE = r"""() => {
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    walker.currentNode.data = walker.currentNode.data.replace(/\/\S+\/desk\d*\//g, "/var/lib/walsafe/");
+  }
+}"""
+
+
+def test_the_pictures_of_the_documents_can_be_made(chromium: Browser, desk: Desk):
+    """``make screenshots`` keeps them."""
+    kept = PROJECT / "docs" / "images"
+    assert {each.stem for each in kept.glob("*.png")} == set(PICTURES) or os.environ.get("WALSAFE_PICTURES")
+    with person(chromium, desk.base, "ben") as ben:
+        for name, page in PICTURES.items():
+            ben.open(desk.pages[page]).evaluate(_ELSEWHERE)
+            picture = ben.shoot(f"document-{name}", is_whole=False)
+            assert picture.stat().st_size < 150_000, name
+            if os.environ.get("WALSAFE_PICTURES"):
+                kept.mkdir(exist_ok=True)
+                shutil.copyfile(picture, kept / picture.name.removeprefix("document-"))

@@ -424,6 +424,30 @@ def test_a_store_that_breaks_off_is_unreachable_and_not_damaged():
         read_archive(Breaking(archive_of(noise(5000))), limit_bytes=PLENTY, total_bytes=0, watch=Watch())
 
 
+def test_a_store_that_breaks_off_behind_damage_is_unreachable_too():
+    stored = bytearray(archive_of(noise(6 * CHUNK_BYTES)))
+    stored[CHUNK_BYTES // 2 :: CHUNK_BYTES] = b"?" * len(stored[CHUNK_BYTES // 2 :: CHUNK_BYTES])
+
+    class Breaking(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() >= 5 * CHUNK_BYTES:
+                raise UnreachableError("The store does not answer.")
+            return super().read(size)
+
+    with pytest.raises(UnreachableError):
+        read_archive(Breaking(bytes(stored)), limit_bytes=PLENTY, total_bytes=0, watch=Watch())
+
+
+def test_a_failure_of_who_keeps_the_content_is_not_taken_for_damage():
+    def keep(_content: bytes) -> None:
+        raise VerificationError("It is not what it should be.")
+
+    with pytest.raises(VerificationError, match="not what it should be"):
+        read_archive(
+            io.BytesIO(archive_of(noise(9 * CHUNK_BYTES))), limit_bytes=PLENTY, total_bytes=0, watch=Watch(), keep=keep
+        )
+
+
 @pytest.mark.parametrize("at_report", [1, 3])
 def test_a_cancel_while_compressing_leaves_nothing(tmp_path: Path, scratch: Path, at_report: int):
     (tmp_path / "content").write_bytes(noise(4 * CHUNK_BYTES))

@@ -73,7 +73,7 @@ def delta_between(folder: Path, before: bytes, after: bytes) -> tuple[Patch, byt
     )
     written = write_delta(folder / "b", folder / "index", folder / "delta", patch=patch, watch=Watch())
     tar = b"".join(decompress(iter([(folder / "delta").read_bytes()]), limit_bytes=1 << 30))
-    assert len(tar) == written.packed_bytes == delta_bytes((folder / "index").stat().st_size, patch)
+    assert len(tar) == written.content_bytes == delta_bytes((folder / "index").stat().st_size, patch)
     return patch, tar
 
 
@@ -396,7 +396,7 @@ def test_a_backup_that_fails_its_checks_is_stored_whole(chain: Chain, live: Path
     assert isinstance(made, CreatedArchive)
     assert "empty_one" in reason_of(made.checks)
     assert made.delta is None
-    assert made.archive.packed_sha256 == made.archive.sha256
+    assert made.packed is None
 
 
 # Reuse
@@ -480,7 +480,8 @@ def test_a_delta_is_not_proven_without_the_page_digests_that_it_was_made_with(ch
 
 def test_a_file_that_is_no_tar_inside_is_no_delta(chain: Chain, live: Path, tmp_path: Path):
     made = grown(chain, live)
-    noise = random.Random(1).randbytes(made.archive.packed_bytes)
+    assert made.packed is not None
+    noise = random.Random(1).randbytes(made.packed.content_bytes)
     content = b"".join(compress(iter([noise]), level=1, workers=0, size_bytes=len(noise)))
     (tmp_path / "noise").write_bytes(content)
     assert failures(chain.prove(made, tmp_path / "noise"))

@@ -98,7 +98,16 @@ def test_json_is_one_document_and_nothing_else_on_stdout(stored: Stored, out: Pa
     assert document["census"]["tables"] == {"product": 3, "sale": 4}
     assert document["manifest"] == (json.loads(manifest.to_bytes()) if has_manifest else None)
     assert all(check["ok"] for check in document["checks"])
-    assert set(document) == {"bytes", "sha256", "archive_bytes", "archive_sha256", "manifest", "census", "checks"}
+    assert set(document) == {
+        "bytes",
+        "sha256",
+        "archive_bytes",
+        "archive_sha256",
+        "manifest",
+        "census",
+        "checks",
+        "media",
+    }
 
 
 def test_an_existing_file_is_refused_and_untouched(stored: Stored, out: Path):

@@ -47,6 +47,15 @@ def test_every_code_is_documented_with_what_to_do_and_none_else():
     assert all(meaning.strip() and cure.strip() for _, meaning, cure in rows)
 
 
+def test_every_code_has_its_urgency_in_the_guide_exactly_once():
+    guide = (DOCS / "operators-guide.md").read_text("utf-8")
+    section = guide.partition("\n## Alarms\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| \*\*[^|]+ \|([^|]+)\|$", section, re.MULTILINE)
+    codes = [code for row in rows for code in re.findall(r"`(\w+)`", row)]
+    assert len(rows) == 3
+    assert sorted(codes) == sorted(codes_in_the_source())
+
+
 @pytest.fixture
 def metrics(home: object, db_catalog: None) -> dict[str, tuple[str, ...]]:
     """The metrics that exist, with their labels."""

@@ -361,6 +361,7 @@ def test_an_unexpected_error_is_on_the_record_with_its_kind(
     assert_nothing_left(home)
 
 
+@pytest.mark.sqlite_catalog
 def test_an_outcome_that_cannot_be_recorded_is_a_failure_that_leaves_nothing(
     shop: Database, make_backup: MakeBackup, home: Path
 ):

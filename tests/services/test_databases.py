@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +31,19 @@ pytestmark = pytest.mark.usefixtures("home", "db_catalog")
 
 
 @pytest.fixture
-def add_alias(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def add_alias(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """A function that adds an alias to DATABASES for one test."""
+    added: list[str] = []
 
     def add(alias: str, engine: str, name: object) -> None:
         settings = {**connections.settings["default"], "ENGINE": engine, "NAME": name}
         monkeypatch.setitem(connections.settings, alias, settings)
+        added.append(alias)
 
-    return add
+    yield add
+    for alias in added:
+        with suppress(AttributeError):  # nobody has asked for its connection
+            del connections[alias]
 
 
 SQLITE = "django.db.backends.sqlite3"
@@ -312,6 +318,7 @@ def test_an_alias_whose_name_an_added_file_has_gets_another(
     assert get_database("shop") == shop
 
 
+@pytest.mark.sqlite_catalog
 def test_the_catalogue_cannot_be_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = build_shop(tmp_path / "catalog.sqlite3")
     settings: dict[str, Any] = {**connections.settings["catalog"], "NAME": str(file)}

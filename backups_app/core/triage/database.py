@@ -210,7 +210,7 @@ def _count_table(connection: sqlite3.Connection, name: str, found: _Tables) -> N
     except UnicodeEncodeError:
         found.nameless += 1
         return
-    statement = f"SELECT count(*) FROM {quoted(name)} NOT INDEXED"  # noqa: S608 - the name is quoted
+    statement = f"SELECT count(*) FROM {quoted(name)} NOT INDEXED"  # noqa: S608 - the name is quoted  # nosec B608
     try:
         found.rows[name] = int(connection.execute(statement).fetchone()[0])
     except sqlite3.DatabaseError as exc:
@@ -272,7 +272,7 @@ def _newest_in(connection: sqlite3.Connection, table: str, column: str, *, rows:
     # In a large table the rows added last are looked at, which a WITHOUT ROWID table cannot tell.
     tail = f"ORDER BY rowid DESC LIMIT {_TAIL_ROWS}" if rows > _LARGE_TABLE_ROWS else ""
     statement = (
-        "SELECT max(CASE WHEN typeof(v) = 'text' AND v GLOB ? AND v >= ? AND v < ? THEN v END), "  # noqa: S608
+        "SELECT max(CASE WHEN typeof(v) = 'text' AND v GLOB ? AND v >= ? AND v < ? THEN v END), "  # noqa: S608  # nosec B608
         f"{numbers} FROM (SELECT +{quoted(column)} COLLATE BINARY AS v FROM {quoted(table)} NOT INDEXED {tail})"
     )
     bounds = (_ISO, _OLDEST.isoformat()[:10], (now + timedelta(days=2)).isoformat()[:10])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ...models import Backup
-from .facts import Look, Problem
+from .facts import Look, Problem, Sizes
 from .limits import anomaly_share
 
 COMPARED = 5
@@ -27,12 +27,15 @@ class Drop:
         return f"{self.found:,} {self.what} where {self.usual:,} are usual ({percent:.0f} % fewer)"
 
 
-def drops(backup: Backup, earlier: Sequence[Backup]) -> list[Drop]:
+def drops(backup: Backup, earlier: Sequence[Sizes | Backup]) -> list[Drop]:
     """The measures in which ``backup`` lies more than ``ANOMALY_PERCENT`` below the median of ``earlier``."""
     share = anomaly_share()
     measures = (
         ("rows", backup.row_count, [each.row_count for each in earlier]),
         ("bytes", backup.size_bytes, [each.size_bytes for each in earlier]),
+        # A folder that is not mounted looks like an empty one.
+        ("media files", _in_media(backup, "files"), [_in_media(each, "files") for each in earlier]),
+        ("bytes of media", _in_media(backup, "content_bytes"), [_in_media(each, "content_bytes") for each in earlier]),
     )
     found: list[Drop] = []
     for what, now, before in measures:
@@ -45,10 +48,14 @@ def drops(backup: Backup, earlier: Sequence[Backup]) -> list[Drop]:
     return found
 
 
+def _in_media(backup: Sizes | Backup, what: str) -> int | None:
+    return None if backup.media is None else int(backup.media[what])
+
+
 def remarks_on(backup: Backup) -> list[str]:
     """What to note on a backup that was just taken and is not stored yet."""
     verified = Backup.objects.filter(database=backup.database_id, state=Backup.State.VERIFIED).exclude(pk=backup.pk)
-    earlier = list(verified.order_by("-taken_at").only("row_count", "size_bytes")[:COMPARED])
+    earlier = list(verified.order_by("-taken_at").only("row_count", "size_bytes", "media")[:COMPARED])
     return [f"Unusual: {drop}." for drop in drops(backup, earlier)]
 
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.db.models import Max, OuterRef, Subquery
-
-from ...models import Backup, Database, Job
 from .facts import Look, Problem
 
 _CLOCK_PATIENCE = timedelta(minutes=5)
 """Clocks of several hosts may differ by so much."""
 
-_MISSED_FOR = timedelta(days=7)
+MISSED_FOR = timedelta(days=7)
 """How long after its last backup a database that left care is a problem: then it was meant."""
 
 
 def find_deserters(look: Look) -> Iterator[Problem]:
     """Did an alias vanish from ``DATABASES`` that was backed up lately? A slip in the settings ends its backups."""
-    last = Backup.objects.filter(database=OuterRef("pk")).order_by("-created_at").values("created_at")
-    gone = Database.objects.filter(is_under_care=False).exclude(alias="").annotate(last_at=Subquery(last[:1]))
-    for each in gone.filter(last_at__gte=look.now - _MISSED_FOR):
+    for each in look.deserters:
         yield Problem(
             code="left_care",
             database=each.name,
@@ -36,8 +31,7 @@ def find_clock_set_back(look: Look) -> Iterator[Problem]:
     """Is anything recorded that is still to come? Ages would be wrong, and schedules stand still."""
     seen = [each.last_attempt.created_at for each in look.databases if each.last_attempt is not None]
     seen += [moment for each in look.databases if (moment := each.last_verified and each.last_verified.taken_at)]
-    job = Job.objects.aggregate(at=Max("created_at"))["at"]
-    newest = max([*seen, *([job] if job else [])], default=None)
+    newest = max([*seen, *([look.newest_job_at] if look.newest_job_at else [])], default=None)
     if newest is not None and newest > look.now + _CLOCK_PATIENCE:
         yield Problem(
             code="clock_set_back",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
 from django.utils import timezone
 
+from ... import conf
 from . import anomalies, care, copies, databases, drills, findings, keys, news, space, wal, work
 from .evidence import gather
 from .facts import Health, Look, Problem
@@ -34,12 +35,24 @@ CHECKS: tuple[Check, ...] = (
     work.find_silent_hosts,
     work.find_waiting_jobs,
     work.find_overdue_schedules,
+    work.find_problems_elsewhere,
     care.find_deserters,
     care.find_clock_set_back,
     news.find_undelivered,
 )
 """What is asked, in the order in which it is told. A new check is a line here, and one for each of
 its codes in ``docs/monitoring.md``."""
+
+OF_THIS_HOST: frozenset[Check] = frozenset(
+    (
+        databases.find_missing_files,
+        keys.find_key_problems,
+        wal.find_large_wals,
+        space.find_full_disks,
+        care.find_clock_set_back,
+    )
+)
+"""Those that ask this host's files, disks, settings and clock: no other host of a fleet can."""
 
 NOTES: tuple[Note, ...] = (findings.note_new_signing_key, news.note_sqlite_bug, news.note_missed_runs)
 """What is worth knowing, without anything to do at once."""
@@ -51,8 +64,16 @@ def check_health(*, now: datetime | None = None) -> Health:
     Raises:
         DatabaseError: the catalogue cannot be used.
     """
-    look = gather(now=now or timezone.now())
-    problems = [problem for check in CHECKS for problem in check(look)]
+    return judge(gather(now=now or timezone.now()))
+
+
+def judge(look: Look) -> Health:
+    """What the evidence of one moment says; for callers that show some of the evidence too.
+
+    Raises:
+        DatabaseError: the catalogue cannot be used.
+    """
+    problems = [problem for check in CHECKS for problem in _ask(check, look)]
     problems.sort(key=lambda problem: (problem.database == "", problem.database))
     return Health(
         checked_at=look.now,
@@ -65,3 +86,9 @@ def check_health(*, now: datetime | None = None) -> Health:
         disks=look.disks,
         warnings=list(keys.warn_of_keys(look)),
     )
+
+
+def _ask(check: Check, look: Look) -> Iterator[Problem]:
+    is_own = check in OF_THIS_HOST and not conf.is_catalog_local()
+    for problem in check(look):
+        yield replace(problem, host=conf.host_name()) if is_own else problem

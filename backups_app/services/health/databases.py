@@ -26,7 +26,7 @@ def find_nothing_under_care(look: Look) -> Iterator[Problem]:
 def find_missing_files(look: Look) -> Iterator[Problem]:
     """Is the database there?"""
     for each in look.databases:
-        if each.size_bytes is None:
+        if each.is_here and each.size_bytes is None:
             yield Problem(
                 code="database_missing",
                 database=each.database.name,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from ...models import Backup, Database, Verification
+from ...models import Backup, Database, Job, Schedule, Verification
 from ...models.backup import Verdict
 from ..keys.health import KeyFinding
 
@@ -15,7 +16,7 @@ from ..keys.health import KeyFinding
 class Problem:
     """Something that needs attention.
 
-    ``code`` is documented in ``docs/monitoring.md``. Code, database and subject together name the
+    ``code`` is documented in ``docs/monitoring.md``. Code, database, subject and host together name the
     problem from one look to the next, whatever the message says meanwhile.
     """
 
@@ -26,13 +27,25 @@ class Problem:
     hint: str
     subject: str = ""
     """What it is about when that is no database: a host, a disk."""
+    host: str = ""
+    """The only host of a fleet that can see it, or ""."""
     is_severe: bool = False
     """Told at the first look, without waiting whether it passes by itself."""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, str, str, str]:
         """What stays the same from one look to the next, as the records hold it."""
-        return (self.code, self.database[:200], self.subject[:200])
+        return (self.code, self.database[:200], self.subject[:200], self.host[:200])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How much an earlier backup held; None where that was not counted."""
+
+    row_count: int | None
+    size_bytes: int | None
+    media: dict[str, Any] | None = None
+    """The folders beside it, as their manifest counted them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +56,12 @@ class DatabaseHealth:
     last_verified: Backup | None
     last_attempt: Backup | None
     limit: timedelta
-    earlier: list[Backup] = field(default_factory=list)
-    """The verified backups before the last one, newest first: what it is compared with."""
+    earlier: list[Sizes] = field(default_factory=list)
+    """Of the verified backups before the last one, newest first: what it is compared with."""
+    is_here: bool = True
+    """Whether this host holds its file. Of one on another host only the rows are known."""
     size_bytes: int | None = None
-    """Of the live file now; None when it is not there."""
+    """Of the live file now; None when it is not there, or on another host."""
     wal_bytes: int = 0
     """Of the ``-wal`` beside it."""
     last_drill: Verification | None = None
@@ -103,6 +118,17 @@ class Look:
     databases: list[DatabaseHealth]
     disks: list[FileSystem]
     keys: list[KeyFinding] = field(default_factory=list)
+    deserters: list[Database] = field(default_factory=list)
+    """Databases that left care lately, and were backed up until then."""
+    drills: list[Verification] = field(default_factory=list)
+    """The newest drill of each database that has one, under care or not, with its backup and database."""
+    jobs: list[Job] = field(default_factory=list)
+    """The first 500 that run or wait: those that run, then the longest waiting. With their databases."""
+    schedules: list[Schedule] = field(default_factory=list)
+    """Those that are enabled, of databases under care, with ``last_missed``: what their newest run stands for."""
+    newest_job_at: datetime | None = None
+    """When the newest job was asked for."""
+    signing_key_replaced_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from django.db.models import Count, Min
+from django.db.models import Count, F, Window
+from django.db.models.functions import RowNumber
 
 from ...models import Finding
-from ..signing import replacement_event
 from .facts import Look, Problem
 
 _SAY_FOR = timedelta(days=30)
@@ -17,12 +17,13 @@ _SAY_FOR = timedelta(days=30)
 
 def find_damage(_look: Look) -> Iterator[Problem]:
     """What the last rescan found wrong: one problem for each database and kind of damage."""
-    damage = Finding.objects.filter(is_damage=True).order_by("database_name", "code")
-    kinds = list(damage.values("database_name", "code").annotate(count=Count("pk"), first=Min("pk")))
-    firsts = Finding.objects.in_bulk([each["first"] for each in kinds])
-    for each in kinds:
-        first = firsts[each["first"]]
-        more = f" And {each['count'] - 1} more like it." if each["count"] > 1 else ""
+    kind = [F("database_name"), F("code")]
+    damage = Finding.objects.filter(is_damage=True).annotate(
+        place=Window(RowNumber(), partition_by=kind, order_by="pk"), count=Window(Count("pk"), partition_by=kind)
+    )
+    for first in damage.filter(place=1).order_by("database_name", "code"):
+        others = getattr(first, "count", 1) - 1
+        more = f" And {others} more like it." if others else ""
         where = f" ({first.path})" if first.path else ""
         yield Problem(
             code=first.code,
@@ -34,9 +35,9 @@ def find_damage(_look: Look) -> Iterator[Problem]:
 
 def note_new_signing_key(look: Look) -> Iterator[str]:
     """Was the signing key replaced lately?"""
-    replaced = replacement_event()
-    if replaced is not None and look.now - replaced.at < _SAY_FOR:
+    replaced_at = look.signing_key_replaced_at
+    if replaced_at is not None and look.now - replaced_at < _SAY_FOR:
         yield (
-            f"A new signing key was made on {replaced.at:%Y-%m-%d}; older manifests are checked with the old public "
+            f"A new signing key was made on {replaced_at:%Y-%m-%d}; older manifests are checked with the old public "
             "key, kept in state/signing-keys. Put the old state/signing.key back if you still have it."
         )

@@ -7,6 +7,9 @@ from datetime import timedelta
 from ... import conf
 from ...models import Database
 
+MOST_ROWS = 500
+"""No query of a page returns more."""
+
 
 def freshness_limit(database: Database) -> timedelta:
     """The oldest acceptable last verified backup."""

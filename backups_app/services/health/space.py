@@ -38,13 +38,13 @@ class _Need:
 
 
 def look_at_disks(databases: Sequence[DatabaseHealth]) -> list[FileSystem]:
-    """Every disk that backups and restores of these databases write to, with room and need.
+    """Every disk of this host that backups and restores of these databases write to, with room and need.
 
     A disk that cannot be asked is left out; the missing database is a problem of its own.
     """
     by_disk: dict[int, list[_Need]] = defaultdict(list)
     devices: dict[Path, int | None] = {}
-    for need in (need for each in databases for need in _needs(each)):
+    for need in (need for each in databases if each.is_here for need in _needs(each)):
         if need.folder not in devices:
             devices[need.folder] = _device(need.folder)
         device = devices[need.folder]
@@ -58,7 +58,8 @@ def _needs(each: DatabaseHealth) -> list[_Need]:
     last = each.last_verified
     # Not the -wal: a large one mostly holds the same pages over and over.
     content = max(each.size_bytes or 0, (last.size_bytes if last else None) or 0)
-    archive = (last.archive_bytes if last else None) or content
+    media = last.media_bytes if last else 0
+    archive = ((last.archive_bytes if last else None) or content) + media
     name = each.database.name
     return [
         # A restore stores a safety backup first; both are unpacked in scratch.

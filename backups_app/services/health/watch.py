@@ -17,6 +17,7 @@ from django.db import transaction
 
 from ... import conf
 from ...models import HealthProblem, Notification
+from ..hosts import here
 from ..notifications import notify
 from .check import check_health
 from .facts import Health, Problem
@@ -57,8 +58,9 @@ def watch(*, now: datetime) -> Watched:
 def remember(health: Health) -> Watched:
     """:func:`watch` with what somebody has just found."""
     now = health.checked_at
-    problems = {problem.key: problem for problem in health.problems}
-    if not problems and not HealthProblem.objects.filter(resolved_at=None).exists():
+    # What only another host can see, that one remembers and tells.
+    problems = {problem.key: problem for problem in health.problems if conf.is_this_host(problem.host)}
+    if not problems and not HealthProblem.objects.filter(here(), resolved_at=None).exists():
         return Watched()  # all is well, as before: the catalogue need not be locked
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         rows = _open_rows()
@@ -74,8 +76,8 @@ def remember(health: Health) -> Watched:
     return watched
 
 
-def _open_rows() -> dict[tuple[str, str, str], HealthProblem]:
-    return {row.key: row for row in HealthProblem.objects.select_for_update().filter(resolved_at=None)}
+def _open_rows() -> dict[tuple[str, str, str, str], HealthProblem]:
+    return {row.key: row for row in HealthProblem.objects.select_for_update().filter(here(), resolved_at=None)}
 
 
 def _add(problems: list[Problem], *, now: datetime) -> None:
@@ -84,6 +86,7 @@ def _add(problems: list[Problem], *, now: datetime) -> None:
             code=problem.key[0],
             database=problem.key[1],
             subject=problem.key[2],
+            host=problem.key[3],
             message=problem.message,
             hint=problem.hint,
             first_seen=now,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from django.db.models import Exists, OuterRef, Subquery
+from django.db.models import Exists, F, OuterRef, Q
 
-from ...models import Database, Job, Verification
-from ..hosts import silent_hosts
-from ..jobs.attend import ready_jobs
+from ... import conf
+from ...models import HealthProblem, Job, Verification
+from ..hosts import here, silent_hosts
 from ..schedules import overdue
 from ..wording import english
 from .facts import Look, Problem
+from .limits import MOST_ROWS
 
 _QUEUE_PATIENCE = timedelta(minutes=5)
 """How long a job that could run may wait for a worker."""
@@ -20,7 +22,8 @@ _QUEUE_PATIENCE = timedelta(minutes=5)
 _KINDS = (Job.Kind.VERIFY, Job.Kind.DRILL, Job.Kind.PRUNE)
 """Backups are judged by their own rows; a restore that went wrong was somebody's, who saw it."""
 
-_ENDED = (Job.State.SUCCEEDED, Job.State.FAILED, Job.State.INTERRUPTED)
+_BAD = (Job.State.FAILED, Job.State.INTERRUPTED)
+_ENDED = (Job.State.SUCCEEDED, *_BAD)
 
 
 def find_silent_hosts(look: Look) -> Iterator[Problem]:
@@ -36,22 +39,46 @@ def find_silent_hosts(look: Look) -> Iterator[Problem]:
 
 
 def find_waiting_jobs(look: Look) -> Iterator[Problem]:
-    """Does somebody take the jobs?"""
-    waiting = [job for job in ready_jobs() if job.created_at < look.now - _QUEUE_PATIENCE]
-    if waiting:
+    """Does somebody take the jobs? One problem for each host whose jobs nobody takes."""
+    occupied = {job.database_id for job in look.jobs if job.state == Job.State.RUNNING and job.database_id}
+    ready = [job for job in look.jobs if job.state == Job.State.QUEUED and job.database_id not in occupied]
+    by_host: dict[str, list[Job]] = defaultdict(list)
+    for job in ready:
+        if job.created_at < look.now - _QUEUE_PATIENCE:
+            by_host["" if conf.is_catalog_local() else job.host].append(job)
+    or_more = " or more" if len(look.jobs) == MOST_ROWS else ""
+    for host, waiting in by_host.items():
         first = waiting[0]
         yield Problem(
             code="jobs_wait",
             database=first.database.name if first.database else "",
-            message=f"{len(waiting)} job(s) wait for a worker, the oldest (job {first.pk}) since "
-            f"{_utc(first.created_at)}.",
-            hint="Run `manage.py backup serve`, or cancel them with `manage.py backup cancel ID`.",
+            subject=host,
+            message=f"{len(waiting)}{or_more} job(s) wait for a worker{f' of {host}' if host else ''}, the oldest "
+            f"(job {first.pk}) since {_utc(first.created_at)}.",
+            hint=f"Run `manage.py backup serve`{f' on {host}' if host else ''}, or cancel them with "
+            "`manage.py backup cancel ID`.",
+        )
+
+
+def find_problems_elsewhere(_look: Look) -> Iterator[Problem]:
+    """What do the other hosts see, of their files, disks and settings, that cannot be seen from here?"""
+    if conf.is_catalog_local():
+        return
+    seen = HealthProblem.objects.filter(resolved_at=None, gone_since=None).exclude(here())
+    for each in seen.order_by("host", "pk"):
+        yield Problem(
+            code=each.code,
+            database=each.database,
+            subject=each.subject,
+            host=each.host,
+            message=f"On {each.host}: {each.message}",
+            hint=each.hint,
         )
 
 
 def find_overdue_schedules(look: Look) -> Iterator[Problem]:
     """Is every due time fired?"""
-    for each in overdue(now=look.now):
+    for each in overdue(now=look.now, schedules=look.schedules):
         yield Problem(
             code="schedule_overdue",
             database=each.schedule.database.name,
@@ -66,22 +93,20 @@ def find_failed_runs(look: Look) -> Iterator[Problem]:
 
     Where one ended with a verdict, backup and copy tell of it.
     """
-    own = Job.objects.filter(database=OuterRef("pk"), state__in=_ENDED).order_by("-finished_at").values("pk")
-    newest = {f"last_{kind}": Subquery(own.filter(kind=kind)[:1]) for kind in _KINDS}
-    rows = Database.objects.filter(is_under_care=True).annotate(**newest).values_list("name", *newest)
-    wanted = [pk for _name, *found in rows for pk in found if pk]
     verdicts = Verification.objects.filter(job=OuterRef("pk")).exclude(verdict=Verification.Verdict.PASSED)
-    jobs = Job.objects.defer("log", "options").annotate(has_verdict=Exists(verdicts)).in_bulk(wanted)
-    for name, *found in rows:
-        for job in (jobs[pk] for pk in found if pk in jobs):
-            if job.state != Job.State.SUCCEEDED and not getattr(job, "has_verdict", False):
-                yield Problem(
-                    code="run_failed",
-                    database=name,
-                    subject=job.kind,
-                    message=f"The last job to {english(job, 'kind')} it ended badly (job {job.pk}): {job.outcome}",
-                    hint=job.hint or "See the page of the job, cure the cause, and run it again.",
-                )
+    same_kind = Job.objects.filter(database=OuterRef("database"), kind=OuterRef("kind"), state__in=_ENDED)
+    ended_at = OuterRef("finished_at")
+    later = same_kind.filter(Q(finished_at__gt=ended_at) | Q(finished_at=ended_at, pk__gt=OuterRef("pk")))
+    bad = Job.objects.filter(database__is_under_care=True, kind__in=_KINDS, state__in=_BAD)
+    last = bad.exclude(Exists(later)).exclude(Exists(verdicts)).annotate(database_name=F("database__name"))
+    for job in last.defer("log", "options").order_by("database_name", "kind"):
+        yield Problem(
+            code="run_failed",
+            database=job.database_name,
+            subject=job.kind,
+            message=f"The last job to {english(job, 'kind')} it ended badly (job {job.pk}): {job.outcome}",
+            hint=job.hint or "See the page of the job, cure the cause, and run it again.",
+        )
 
 
 def _utc(moment: datetime) -> str:

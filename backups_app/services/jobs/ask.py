@@ -99,6 +99,8 @@ def ask_job(
     the deeper level counts. A waiting restore is never joined with another: its job is returned.
     """
     wanted = options or {}
+    # The host that has the database does the work; what concerns no database is done where it was asked for.
+    host = (database.host if database else "") or conf.host_name()
     for _attempt in range(_MAX_TRIES):
         try:
             with transaction.atomic(using=conf.CATALOG_ALIAS):
@@ -106,6 +108,7 @@ def ask_job(
                     kind=kind,
                     database=database,
                     restore=restore,
+                    host=host,
                     options=wanted,
                     trigger=trigger,
                     requested_by_id=actor.id,

@@ -18,19 +18,23 @@ _MOST_CALLS = 20
 
 
 def wake_waiting(*, now: datetime) -> int:
-    """Call a worker again for jobs that could run and that nobody took; returns how many calls were sent.
+    """Call a worker of this host again for its jobs that could run and that nobody took; returns how many calls.
 
     Only when no call is waiting in the queue: else the workers are slow, or dead, and more calls
     would only pile up.
     """
-    ready = [job for job in ready_jobs() if job.woken_at is None or job.woken_at <= now - _PATIENCE]
+    ready = [job for job in _ready_here() if job.woken_at is None or job.woken_at <= now - _PATIENCE]
     if not ready or waiting_calls() != 0:
         return 0
     return sum(wake(job.pk) for job in ready[:_MOST_CALLS])
 
 
+def _ready_here() -> list[Job]:
+    return [job for job in ready_jobs() if conf.is_this_host(job.host)]
+
+
 def ready_jobs() -> list[Job]:
-    """The queued jobs whose database nothing else works on, the oldest first."""
+    """The queued jobs, of all hosts, whose database nothing else works on, the oldest first."""
     occupied = Job.objects.filter(state=Job.State.RUNNING, database__isnull=False).values("database")
     waiting = Job.objects.filter(state=Job.State.QUEUED).exclude(database__in=occupied)
     return list(waiting.order_by("created_at").select_related("database"))
@@ -56,7 +60,7 @@ def look_at_workers(*, now: datetime) -> WorkerState:
     running = list(here.filter(state=Job.State.RUNNING))
     busy = frozenset(job.owner.partition(":")[0] for job in running)
     quiet_since = now - _PATIENCE
-    overlooked = [job for job in ready_jobs() if job.woken_at is not None and _ready_since(job) <= quiet_since]
+    overlooked = [job for job in _ready_here() if job.woken_at is not None and _ready_since(job) <= quiet_since]
     has_moved = here.filter(Q(started_at__gt=quiet_since) | Q(finished_at__gt=quiet_since)).exists()
     if not overlooked or has_moved or len(running) >= worker_count():
         return WorkerState(is_stalled=False, reason="", busy_generations=busy)

@@ -15,6 +15,7 @@ from ...core.errors import BackupError, BusyError, CancelledError, translated
 from ...jobs.claim import Claim, insert_claimed, job_lock
 from ...models import Database, Job, Restore
 from ..audit import Actor
+from ..hosts import require_here
 from ..wording import english
 from .ending import Ending, finish
 
@@ -43,9 +44,11 @@ def run_inline(
     restore does not wait, and nothing waits for a restore.
 
     Raises:
-        BusyError: the turn did not come; no job was recorded. CancelledError: the caller gave up
-            while waiting. Whatever ``work`` raises, recorded as the end of the job.
+        RefusedError: the database is on another host. BusyError: the turn did not come. CancelledError: the
+            caller gave up while waiting. No job was recorded then. Whatever ``work`` raises, recorded as
+            the end of the job.
     """
+    require_here(database)
     job = Job(
         kind=kind,
         database=database,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 
 from ... import conf
 from ...jobs.claim import job_lock
@@ -13,10 +15,14 @@ from ...models import AuditEvent, Backup, Database, Job, Restore
 from .. import audit
 from ..audit import Actor
 from ..heal import heal_interrupted
+from ..hosts import here
 from ..restores.heal import heal_restores
 from .ending import Ending, close
 
 logger = logging.getLogger(__name__)
+
+GIVEN_UP_AFTER = timedelta(hours=1)
+"""How long a running job of another host may be silent; it writes a sign of life every two seconds."""
 
 MAX_ATTEMPTS = 3
 """How often a job is begun before it is given up: what kills its worker each time must not do so for ever."""
@@ -43,13 +49,35 @@ def reap_jobs() -> list[Job]:
 def bury_dead_of(database: Database | None) -> None:
     """:func:`reap_jobs` for one database, by a process that holds its lock."""
     heal_interrupted()
-    for job in Job.objects.filter(database=database, state=Job.State.RUNNING):
+    for job in _running_here().filter(database=database):
         _bury(job)
 
 
-def _running_here() -> list[Job]:
-    running = Job.objects.filter(state=Job.State.RUNNING).select_related("database")
-    return [job for job in running if conf.is_catalog_local() or job.host == conf.host_name()]
+def _running_here() -> QuerySet[Job]:
+    """What runs on this host. The lock of another host's job is there: that it is free here means nothing."""
+    return Job.objects.filter(here(), state=Job.State.RUNNING).select_related("database")
+
+
+def give_up_lost_jobs(*, now: datetime) -> list[Job]:
+    """Mark running jobs of other hosts as interrupted that gave no sign of life for ``GIVEN_UP_AFTER``; returns them.
+
+    Nothing else is touched: what they left is cleaned up by their own host when it is back, and how a
+    restore ended is found out there, from the live database. A host that was only cut off loses the
+    claim, and stops that work.
+    """
+    if conf.is_catalog_local():
+        return []
+    lost = Job.objects.filter(state=Job.State.RUNNING, heartbeat_at__lt=now - GIVEN_UP_AFTER).exclude(here())
+    return [job for job in lost.select_related("database") if _close(job, _lost(job))]
+
+
+def _lost(job: Job) -> Ending:
+    return Ending(
+        state=Job.State.INTERRUPTED,
+        outcome=f"Nothing was heard of this job since {job.heartbeat_at:%Y-%m-%d %H:%M} UTC; its host is {job.host}.",
+        hint=f"Look after {job.host}. When it is back it cleans up, and finds out how a restore ended.",
+        code="interrupted",
+    )
 
 
 def _bury(job: Job) -> bool:

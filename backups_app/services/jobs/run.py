@@ -14,6 +14,7 @@ from ...jobs.queue import wake
 from ...models import Backup, Database, Job, Verification
 from ..audit import Actor
 from ..create import create_claimed_backup
+from ..hosts import is_here
 from ..prune import prune_claimed_database
 from ..recopy import recopy_claimed_database
 from ..restores.run import run_claimed_restore
@@ -30,11 +31,14 @@ logger = logging.getLogger(__name__)
 def run_job(job_id: str) -> None:
     """Do a queued job, once, whoever else was woken for it; never raises for what the job meets.
 
-    Nothing happens when it is not queued any more. While another job of its database runs it
+    Nothing happens when it is not queued any more, or another host's. While another job of its database runs it
     stays queued: the end of that one, or the clock, wakes somebody for it.
     """
     job = Job.objects.select_related("database").filter(pk=job_id, state=Job.State.QUEUED).first()
     if job is None:
+        return
+    if not conf.is_this_host(job.host) or not (job.database is None or is_here(job.database)):
+        logger.warning("Job %s is left to the host %s.", job.pk, job.host)
         return
     with job_lock(job.database) as is_ours:
         if not is_ours:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ... import conf
 from ...core.files import refuse_existing, write_synced
+from ...core.terminal import printable
 from ...models import Backup, Database
 from ..databases import databases_under_care
 from ..names import safe_name
@@ -56,7 +57,7 @@ def write_kit(kit: str, path: Path) -> None:
 def _place(database: Database) -> str:
     newest = Backup.objects.filter(database=database, state=Backup.State.VERIFIED).order_by("-taken_at").first()
     shown = newest.archive_name if newest else "no verified backup yet"
-    return f"  {database.name}: {safe_name(database.name)}/YEAR/…; newest verified: {shown}"
+    return f"  {printable(database.name)}: {safe_name(database.name)}/YEAR/…; newest verified: {shown}"
 
 
 _STEPS = """WHAT TO DO

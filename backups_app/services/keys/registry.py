@@ -20,26 +20,28 @@ def sync_recipients(*, now: datetime) -> list[Recipient]:
 
     Raises: as :func:`encryption.recipients`; nothing changes then.
     """
+    found = {each.public: each for each in synced_recipients(now=now)}
+    return [found[str(each)] for each in encryption.recipients()]
+
+
+def synced_recipients(*, now: datetime) -> list[Recipient]:
+    """The same for all rows, also of recipients that are retired, in the order of the table.
+
+    One query, and nothing is written, as long as nothing has changed.
+
+    Raises: as :func:`encryption.recipients`; nothing changes then.
+    """
     configured = encryption.recipients()
     publics = [str(each) for each in configured]
-    if _is_in_line(publics):  # a look at the health writes nothing when nothing has changed
-        return _rows(publics)
+    rows = list(Recipient.objects.all())
+    if {each.public for each in rows if each.retired_at is None} == set(publics):
+        return rows
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         for each in configured:
             Recipient.objects.get_or_create(public=str(each), defaults={"key_id": each.key_id, "first_seen_at": now})
         Recipient.objects.filter(public__in=publics).exclude(retired_at=None).update(retired_at=None)
         Recipient.objects.exclude(public__in=publics).filter(retired_at=None).update(retired_at=now)
-    return _rows(publics)
-
-
-def _is_in_line(publics: list[str]) -> bool:
-    in_use = Recipient.objects.filter(retired_at=None).values_list("public", flat=True)
-    return set(in_use) == set(publics)
-
-
-def _rows(publics: list[str]) -> list[Recipient]:
-    found = {each.public: each for each in Recipient.objects.filter(public__in=publics)}
-    return [found[public] for public in publics]
+    return list(Recipient.objects.all())
 
 
 def note_use(publics: tuple[str, ...], *, now: datetime) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from django.db import transaction
@@ -20,9 +21,12 @@ from ...core.archive import write_archive
 from ...core.create import CreatedArchive
 from ...core.errors import BackupError, InputError, NotFoundError, RefusedError, VerificationError
 from ...core.manifest import Manifest
+from ...core.media.pack import PackedMedia
+from ...core.media.repack import repack_media
 from ...core.progress import ProgressCallback, Watch
 from ...core.snapshot import Snapshot
 from ...core.verify import check_database
+from ...destinations import reach
 from ...encryption import Keyring
 from ...jobs.claim import Claim
 from ...models import AuditEvent, Backup, Copy, Job, Recipient, Restore
@@ -30,9 +34,11 @@ from .. import audit
 from ..audit import Actor
 from ..copies import from_first_good_copy, require_copies
 from ..create import new_row, record_run, store_created
+from ..hosts import here, require_here
 from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
 from ..links import referring_first
+from ..names import media_name
 from ..prune import give_up
 from ..restores.staging import stage_backup
 from ..storing import plan_places
@@ -62,6 +68,7 @@ def rekey_backup(
             open request to restore, or it is not a verified one. KeyMissingError: no identity opens it.
         BusyError: its turn did not come.
     """
+    require_here(backup.database)
     _require_usable(backup)
     keyring = keyring or Keyring.configured()
     if backup.is_encrypted:
@@ -149,6 +156,7 @@ def _written_anew(
             workers=conf.get("ZSTD_WORKERS"),
             recipients=[X25519Recipient.parse(each.public) for each in recipients],
         )
+        media = _media_anew(backup, folder, recipients, manifest=manifest, keyring=keyring, watch=watch)
         checks = check_database(
             staged, expected=census, required_tables=manifest.required_tables, is_thorough=False, watch=watch
         )
@@ -165,7 +173,36 @@ def _written_anew(
         access="immutable",
         wal_bytes=0,
     )
-    return CreatedArchive(snapshot=snapshot, archive=archive, checks=checks)
+    return CreatedArchive(snapshot=snapshot, archive=archive, checks=checks, media=media)
+
+
+def _media_anew(
+    backup: Backup,
+    folder: Path,
+    recipients: list[Recipient],
+    *,
+    manifest: Manifest,
+    keyring: Keyring,
+    watch: Watch,
+) -> PackedMedia | None:
+    media = manifest.media
+    if media is None:
+        return None
+
+    def repack(copy: Copy) -> PackedMedia:
+        return repack_media(
+            partial(reach(copy.destination).open, media_name(copy.name)),
+            media,
+            folder / "media",
+            encryption=manifest.encryption,
+            keys=keyring.keys_for(manifest),
+            watch=watch,
+            level=conf.get("ZSTD_LEVEL"),
+            workers=conf.get("ZSTD_WORKERS"),
+            recipients=[X25519Recipient.parse(each.public) for each in recipients],
+        )
+
+    return from_first_good_copy(backup, repack)
 
 
 def _replace(old: Backup, new: Backup, *, actor: Actor, is_old_kept: bool) -> None:
@@ -200,7 +237,7 @@ def _replace(old: Backup, new: Backup, *, actor: Actor, is_old_kept: bool) -> No
 
 
 def backups_to_rekey() -> list[Backup]:
-    """Verified backups with an archive that is not for exactly the recipients set now, oldest first.
+    """Verified backups of this host's databases that are not for exactly the recipients set now, oldest first.
 
     Those that need the archive of another one come before it.
 
@@ -208,7 +245,8 @@ def backups_to_rekey() -> list[Backup]:
     """
     wanted = {str(each) for each in encryption.recipients()}
     with_copy = Copy.objects.filter(state__in=Copy.STORED_STATES).values("backup")
-    stored = Backup.objects.filter(pk__in=with_copy, state=Backup.State.VERIFIED).select_related("database")
+    stored = Backup.objects.filter(here("database__host"), pk__in=with_copy, state=Backup.State.VERIFIED)
+    stored = stored.select_related("database")
     # What shares an archive, or builds on one, first: else the archive could not go.
     ordered = stored.order_by("taken_at", "created_at")
     found = referring_first([each for each in ordered if set(each.key_ids) != wanted])

@@ -17,7 +17,7 @@ from django.db.models import Count, Q, QuerySet
 
 from ...encryption import Keyring
 from ...models import Backup, Copy, Recipient
-from .registry import is_proven, proof_due_at, proof_state, sync_recipients
+from .registry import is_proven, proof_due_at, proof_state, synced_recipients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,16 +60,12 @@ def report_keys(*, now: datetime, keyring: Keyring | None = None) -> KeysReport:
 
     Raises: as :func:`encryption.recipients`.
     """
-    sync_recipients(now=now)
+    rows = synced_recipients(now=now)
     at_hand = (keyring or Keyring.configured()).publics
-    rows = list(Recipient.objects.all())
     stored = _stored()
     # Archives by the keys that open them: a few sets of keys, however many archives there are.
-    encrypted = stored.filter(is_encrypted=True)
-    sets = [
-        (each["key_ids"], each["archives"])
-        for each in encrypted.order_by().values("key_ids").annotate(archives=Count("pk"))
-    ]
+    by_keys = list(stored.order_by().values("is_encrypted", "key_ids").annotate(archives=Count("pk")))
+    sets = [(each["key_ids"], each["archives"]) for each in by_keys if each["is_encrypted"]]
     counts: Counter[str] = Counter()
     alone: Counter[str] = Counter()
     for publics, archives in sets:
@@ -94,9 +90,9 @@ def report_keys(*, now: datetime, keyring: Keyring | None = None) -> KeysReport:
     return KeysReport(
         keys=sorted(keys, key=lambda each: not each.is_configured),
         encrypted_archives=sum(archives for _publics, archives in sets),
-        plain_archives=stored.filter(is_encrypted=False).count(),
+        plain_archives=sum(each["archives"] for each in by_keys if not each["is_encrypted"]),
         lost_archives=sum(archives for _publics, archives in lost),
-        lost=_with_keys(encrypted, [publics for publics, _archives in lost]),
+        lost=_with_keys(stored.filter(is_encrypted=True), [publics for publics, _archives in lost]),
     )
 
 

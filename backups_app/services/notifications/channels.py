@@ -21,6 +21,7 @@ from django.db import connections
 
 from ... import __version__
 from ...conf import is_web_address
+from ...core.terminal import printable
 from ...models import Notification
 from .receivers import Channel, Receiver
 
@@ -164,7 +165,7 @@ def _network_reason(exc: Exception) -> str:
 def _mail(address: str, content: dict[str, Any], *, timeout_seconds: float) -> None:
     def send() -> None:
         message = EmailMessage(
-            subject=f"{settings.EMAIL_SUBJECT_PREFIX}{content.get('subject', '')}",
+            subject=printable(f"{settings.EMAIL_SUBJECT_PREFIX}{content.get('subject', '')}"),
             body=mail_text(content),
             to=[address],
             headers={"Auto-Submitted": "auto-generated"},
@@ -212,11 +213,15 @@ def _mail_reason(exc: Exception) -> str:
 
 
 def mail_text(content: dict[str, Any]) -> str:
-    """The document as a person reads it: what happened, what to do, then the facts."""
+    """The document as a person reads it: what happened, what to do, then the facts.
+
+    Control characters are spelled out, and so are those that turn the direction of what follows.
+    """
     told = ("event", "subject", "outcome", "hint")
     texts = [str(content[name]) for name in ("subject", "outcome", "hint") if content.get(name)]
     facts = [f"{name.replace('_', ' ')}: {_fact(value)}" for name, value in content.items() if name not in told]
-    return "\n\n".join([*texts, "\n".join(each for each in facts if not each.endswith(": "))]) + "\n"
+    parts = [*texts, "\n".join(each for each in facts if not each.endswith(": "))]
+    return "\n".join(printable(each) for each in "\n\n".join(parts).split("\n")) + "\n"
 
 
 def _fact(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Count, Max, Min, Q
@@ -36,33 +37,40 @@ def undelivered(*, now: datetime) -> list[Undelivered]:
         names = {(each.channel, each.place): each.name for each in all_receivers()}
     except ImproperlyConfigured as exc:
         return [Undelivered(message=str(exc), hint="Until then nobody is told.", about="settings")]
-    return [*_given_up(names), *_waiting(now)]
-
-
-def _given_up(names: dict[tuple[str, int], str]) -> list[Undelivered]:
-    facts = (
-        Notification.objects.filter(state__in=[State.SENT, State.FAILED])
-        .order_by()
-        .values("channel", "receiver")
-        .annotate(sent=Max("sent_at"), given_up=Max("next_attempt_at", filter=Q(state=State.FAILED)))
-        .filter(given_up__isnull=False)
+    late = Q(state=State.PENDING, created_at__lt=now - PATIENCE)
+    by_receiver = Notification.objects.order_by().values("channel", "receiver")
+    found: Any = by_receiver.annotate(
+        sent=Max("sent_at"),
+        given_up=Max("next_attempt_at", filter=Q(state=State.FAILED)),
+        late=Count("pk", filter=late),
+        oldest=Min("created_at", filter=late),
+        tries=Max("attempts", filter=late),
     )
+    facts: list[dict[str, Any]] = list(found)
+    return [*_given_up(facts, names), *_waiting([each for each in facts if each["late"]], now)]
+
+
+def _given_up(facts: list[dict[str, Any]], names: dict[tuple[str, int], str]) -> list[Undelivered]:
     return [
         Undelivered(
             message=f"Notifications for {names[key]} do not arrive; some were given up.", hint=_SEE, about=names[key]
         )
         for each in facts
-        if (key := (each["channel"], each["receiver"])) in names
+        if each["given_up"] is not None
+        and (key := (each["channel"], each["receiver"])) in names
         and (each["sent"] is None or each["sent"] < each["given_up"])
     ]
 
 
-def _waiting(now: datetime) -> list[Undelivered]:
-    late = Notification.objects.filter(state=State.PENDING, created_at__lt=now - PATIENCE)
-    facts = late.aggregate(count=Count("pk"), oldest=Min("created_at"), tries=Max("attempts"))
-    if not facts["count"]:
+def _waiting(facts: list[dict[str, Any]], now: datetime) -> list[Undelivered]:
+    if not facts:
         return []
-    hours = (now - facts["oldest"]).total_seconds() / 3600
-    hint = _SEE if facts["tries"] else "Nothing sends them: is `manage.py backup serve`, or the tick, running?"
-    count = f"{facts['count']} notifications wait" if facts["count"] > 1 else "1 notification waits"
+    waiting = sum(each["late"] for each in facts)
+    hours = (now - min(each["oldest"] for each in facts)).total_seconds() / 3600
+    hint = (
+        _SEE
+        if any(each["tries"] for each in facts)
+        else "Nothing sends them: is `manage.py backup serve`, or the tick, running?"
+    )
+    count = f"{waiting} notifications wait" if waiting > 1 else "1 notification waits"
     return [Undelivered(message=f"{count} to be sent, the oldest for {hours:.1f} h.", hint=hint, about="outbox")]

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from django.db.models import QuerySet
 
+from ... import conf
 from ...core import manifest as manifests
 from ...models import Backup, Copy
+from ..hosts import here
 from ..names import manifest_name
 
 _FIELDS = (
@@ -51,8 +53,8 @@ def id_in(stem: str) -> str:
 
 
 def known_copies(destination: str) -> dict[str, KnownCopy]:
-    """Stem → the finished copies that the catalogue has at a destination."""
-    rows = _there().filter(destination=destination)
+    """Stem → the finished copies that the catalogue has at a destination, of this host's databases."""
+    rows = _there().filter(here("backup__database__host"), destination=destination)
     found: dict[str, KnownCopy] = {}
     for each in rows.exclude(backup__manifest_sha256="").order_by("name").values_list(*_FIELDS).iterator():
         copy_id, name, state, backup, database, identity, digest, sequence, key_id, verdict = each
@@ -69,6 +71,14 @@ def known_copies(destination: str) -> dict[str, KnownCopy]:
             is_settled=is_settled,
         )
     return found
+
+
+def copies_elsewhere(destination: str) -> frozenset[str]:
+    """The stems of the copies of other hosts' databases at a destination that hosts share: those hosts look after."""
+    if conf.is_catalog_local():
+        return frozenset()
+    others = Copy.objects.filter(destination=destination).exclude(here("backup__database__host"))
+    return frozenset(stem_of(name) for name in others.values_list("name", flat=True))
 
 
 def is_still_known(copy: KnownCopy) -> bool:

@@ -102,10 +102,12 @@ class Rescan:
 
 
 def record(done: Rescan, *, actor: Actor, now: datetime) -> None:
-    """Replace the findings of the destination, tell people when they changed, and leave an audit event."""
+    """Replace what this host found there before, tell people when that changed, and leave an audit event."""
+    host = "" if conf.is_catalog_local() else conf.host_name()
     rows = [
         Finding(
             destination=done.destination,
+            host=host,
             code=each.code,
             is_damage=each.is_damage,
             database_name=each.database,
@@ -118,7 +120,7 @@ def record(done: Rescan, *, actor: Actor, now: datetime) -> None:
         for each in done.findings
     ]
     with transaction.atomic(using=conf.CATALOG_ALIAS):
-        before = Finding.objects.filter(destination=done.destination)
+        before = Finding.objects.filter(destination=done.destination, host__in={"", host})
         was = set(before.filter(is_damage=True).values_list("code", "path", "about"))
         before.delete()
         Finding.objects.bulk_create(rows, batch_size=500)

@@ -36,7 +36,8 @@ def database_for(manifest: Manifest) -> tuple[Database, bool]:
     twin = Database.objects.filter(name=name).first()
     if twin is None or twin.backups.exists():
         name = name if twin is None else f"{name[:180]} ({manifest.identity[:8]})"
-        row = Database(name=name, identity=manifest.identity, path=UNKNOWN_PATH, is_under_care=False)
+        facts = {"path": UNKNOWN_PATH, "is_under_care": False, "host": conf.host_name()}
+        row = Database(name=name, identity=manifest.identity, **facts)
         row.save(force_insert=True)
         return row, True
     with job_lock(twin) as is_ours:
@@ -89,6 +90,8 @@ def register(
         is_encrypted=manifest.encryption is not None,
         census=manifest.census.as_dict(),
         row_count=manifest.census.rows,
+        media=None if manifest.media is None else manifest.media.as_dict(),
+        media_bytes=0 if manifest.media is None else manifest.media.archive_bytes,
         remarks=[_REMARK],
     )
     copy = Copy(

@@ -13,19 +13,21 @@ from ...core.chain import Fault, Head, Link, chain_end, judge_chain
 from ...core.errors import BusyError, RefusedError, UnreachableError, translated
 from ...core.files import file_lock
 from ...core.manifest import Manifest
+from ...core.media.unpack import verify_media_quick
 from ...core.progress import ProgressCallback, Watch
 from ...core.ranges import Range, covers, merged, single
-from ...core.verify import hash_stored
+from ...core.verify import failures, hash_stored, reason_of
 from ...destinations import LOCAL, Destination, get_destination
 from ...models import Backup, Copy, Database, Verification
 from ...models.backup import Verdict
 from ..audit import Actor
 from ..chain import adopt_head, head_of
 from ..heal import heal_interrupted
+from ..hosts import here
 from ..signing import trust
 from ..verify import verify_copy
 from . import judge
-from .known import KnownCopy, id_in, is_still_known, known_copies, numbers_elsewhere, stem_of
+from .known import KnownCopy, copies_elsewhere, id_in, is_still_known, known_copies, numbers_elsewhere, stem_of
 from .outcome import Found, Rescan, record
 from .rebuild import copy_name, database_for, register
 from .store import Listing, Objects, Reading, list_store, read_manifest
@@ -150,11 +152,16 @@ class _Run:
         self._read: dict[str, tuple[int, str] | UnreachableError] = {}
         """Archive → what was found when it was read."""
         self._bases: dict[str, Manifest | None] = {}
+        self.elsewhere = copies_elsewhere(destination.name)
+        others = Database.objects.none() if conf.is_catalog_local() else Database.objects.exclude(here())
+        self.strangers = {text for row in others.values_list("identity", "name") for text in row}
+        """Identities and names of databases that other hosts look after."""
+        self.left = 0
 
     def carry_out(self, trusting: str) -> Rescan:
         """All steps."""
         # Catalogue and heads first: what is added while we look cannot seem to be missing then.
-        heads = {each.identity: head_of(each) for each in Database.objects.all()}
+        heads = {each.identity: head_of(each) for each in Database.objects.filter(here())}
         self.names = dict(Database.objects.values_list("identity", "name"))
         self.known = known_copies(self.destination.name)
         try:
@@ -179,6 +186,8 @@ class _Run:
         self._judge_chains(heads)
         self._rebuild(listing)
         self._settle_bad()
+        if self.left:
+            self.done.notes.append(f"{self.left} manifests are of databases of other hosts, and were left to them.")
         return self.done
 
     def _find(self, code: str, message: str, *, path: str = "", backup: str = "", database: str = "") -> None:
@@ -206,21 +215,21 @@ class _Run:
     # Each object
 
     def _judge_objects(self, listing: Listing) -> None:
-        total = sum(each.archive_bytes for each in listing.stems.values())
+        total = sum(each.archive_bytes + each.media_bytes for each in listing.stems.values())
         read = 0
         for stem in sorted(listing.stems):
             objects = listing.stems[stem]
             for name in objects.odd:
                 self._find("not_a_plain_file", "It is a link, a pipe or a device.", path=name)
             self._judge_stem(stem, objects)
-            read += objects.archive_bytes
+            read += objects.archive_bytes + objects.media_bytes
             self.watch.report("rescan", read, total)
         for name in sorted(listing.unknown):
             self._find("unknown_file", "It is not named like anything of ours.", path=name)
 
     def _judge_stem(self, stem: str, objects: Objects) -> None:
         known = self.present.get(stem)
-        if known is None and self._is_running(stem):
+        if known is None and (self._is_running(stem) or stem in self.elsewhere):
             return
         if not objects.has_manifest:
             self._judge_without_manifest(stem, objects, known)
@@ -247,10 +256,10 @@ class _Run:
                 code, what = ("manifest_deleted", "its manifest") if objects.archive else ("backup_deleted", "it")
                 self._find_known(code, f"The catalogue knows the backup, but {what} is not there.", known)
             self._note_bad(known, is_missing=not objects.archive)
-        elif objects.archive:
+        elif objects.archive or objects.media:
             is_left_over = self.rows.get(id_in(stem), ("", "unknown"))[1] == ""
             message = "No manifest belongs to this archive."
-            self._find("left_over" if is_left_over else "stray_archive", message, path=objects.archive)
+            self._find("left_over" if is_left_over else "stray_archive", message, path=objects.archive or objects.media)
         elif objects.has_signature:
             self._find("unknown_file", "A signature without a manifest.", path=stem)
 
@@ -269,7 +278,7 @@ class _Run:
         self._judge_known_archive(manifest, objects, known)
 
     def _judge_known_archive(self, manifest: Manifest, objects: Objects, known: KnownCopy) -> None:
-        code, problem = self._archive_problem(manifest)
+        code, problem = self._archive_problem(manifest, objects)
         if not problem:
             self.done.known += 1
             if not known.is_settled:
@@ -281,12 +290,15 @@ class _Run:
             self._find_known(code, problem, known)
         self.bad.append(known)
 
-    def _archive_problem(self, manifest: Manifest) -> tuple[str, str]:
+    def _archive_problem(self, manifest: Manifest, objects: Objects) -> tuple[str, str]:
         """Code and reason of what is wrong with an archive; two empty texts when it is right.
 
         What it builds on is part of it. Each archive is read once, however many backups need it.
         """
+        self._judge_media(manifest, objects)
         code, problem = self._own_problem(manifest)
+        if not problem and manifest.media is not None:
+            code, problem = self._media_problem(manifest, objects)
         each = manifest
         while not problem and each.delta is not None:
             base, delta = self._manifest_of(each.delta.base_name), each.delta
@@ -332,6 +344,23 @@ class _Run:
         objects = self._listing.stems.get(stem_of(name)) if self._listing else None
         return objects is not None and bool(objects.archive)
 
+    def _media_problem(self, manifest: Manifest, objects: Objects) -> tuple[str, str]:
+        if manifest.media is None:
+            return "", ""
+        open_media = partial(self.destination.open, manifest.media.name)
+        try:
+            checks = verify_media_quick(open_media, manifest.media, watch=self.quiet)
+        except UnreachableError as exc:
+            return ("unreachable" if objects.media else "archive_deleted"), exc.message
+        return ("archive_replaced", reason_of(checks)) if failures(checks) else ("", "")
+
+    def _judge_media(self, manifest: Manifest, objects: Objects) -> None:
+        """What lies in the place of an archive of folders, although the manifest names none."""
+        if objects.media and (manifest.media is None or manifest.media.name != objects.media):
+            name = self.names.get(manifest.identity, manifest.database)
+            message = "The manifest knows no archive of media of this name."
+            self._find("stray_archive", message, path=objects.media, backup=manifest.id, database=name)
+
     def _judge_new(self, reading: Reading, stem: str) -> None:
         found = judge.judge_new(reading, stem, keys=self.trust.keys)
         manifest = reading.manifest
@@ -342,6 +371,9 @@ class _Run:
         if self.rows.get(manifest.id, ("", "unknown"))[1] == "":
             name = self.names.get(manifest.identity, manifest.database)
             self._find("left_over", "Its backup did not succeed.", path=stem, backup=manifest.id, database=name)
+            return
+        if not self.strangers.isdisjoint((manifest.identity, manifest.database)):
+            self.left += 1
             return
         self.names.setdefault(manifest.identity, manifest.database)
         self.links.setdefault(manifest.identity, []).append(judge.link_of(reading, manifest))
@@ -435,15 +467,17 @@ class _Run:
             return
         self.done.registered += 1
         if self.is_dry_run:
-            code, problem = self._archive_problem(manifest)
+            code, problem = self._archive_problem(manifest, objects)
             verdict: str = Verdict.FAILED if problem else Verdict.PASSED
         else:
-            code, problem, verdict = self._register(reading, stem, manifest, row)
+            code, problem, verdict = self._register(reading, stem, manifest, objects, row)
         if verdict != Verdict.PASSED and manifest.archive_name not in objects.odd:
             database = self.names[manifest.identity]
             self._find(code, problem, path=manifest.archive_name, backup=manifest.id, database=database)
 
-    def _register(self, reading: Reading, stem: str, manifest: Manifest, row: Backup | None) -> tuple[str, str, str]:
+    def _register(
+        self, reading: Reading, stem: str, manifest: Manifest, objects: Objects, row: Backup | None
+    ) -> tuple[str, str, str]:
         if row is None:
             database, is_new = database_for(manifest)
             self.names[manifest.identity] = database.name
@@ -460,8 +494,8 @@ class _Run:
                 copy.stored_at = stored_at
         judged = self._verify(row, copy)
         if judged.verdict == Verdict.UNREACHABLE:
-            is_listed = self._is_listed(manifest.archive_name)
-            return ("unreachable" if is_listed else "archive_deleted"), judged.reason, judged.verdict
+            is_there = self._is_listed(manifest.archive_name) and (manifest.media is None or bool(objects.media))
+            return ("unreachable" if is_there else "archive_deleted"), judged.reason, judged.verdict
         return "archive_replaced", judged.reason, judged.verdict
 
     # Verdicts

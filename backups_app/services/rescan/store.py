@@ -17,6 +17,7 @@ from ...destinations import Destination
 ARCHIVE_SUFFIXES = tuple(
     suffix + encrypted for suffix in (archives.SUFFIX, archives.DELTA_SUFFIX) for encrypted in ("", age.SUFFIX)
 )
+MEDIA_SUFFIXES = (archives.MEDIA_SUFFIX, f"{archives.MEDIA_SUFFIX}.age")
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class Objects:
 
     archive: str = ""
     archive_bytes: int = 0
+    media: str = ""
+    media_bytes: int = 0
     has_manifest: bool = False
     has_signature: bool = False
     odd: list[str] = field(default_factory=list)
@@ -60,13 +63,15 @@ def list_store(destination: Destination) -> Listing:
             objects.has_manifest = True
         elif suffix == signatures.SUFFIX:
             objects.has_signature = True
+        elif suffix in MEDIA_SUFFIXES:
+            objects.media, objects.media_bytes = found.name, found.size_bytes
         else:
             objects.archive, objects.archive_bytes = found.name, found.size_bytes
     return listing
 
 
 def _split(name: str) -> tuple[str, str]:
-    for suffix in (manifests.SUFFIX, signatures.SUFFIX, *reversed(ARCHIVE_SUFFIXES)):
+    for suffix in (manifests.SUFFIX, signatures.SUFFIX, *reversed(ARCHIVE_SUFFIXES), *reversed(MEDIA_SUFFIXES)):
         if name.endswith(suffix) and len(name) > len(suffix):
             return name.removesuffix(suffix), suffix
     return name, ""

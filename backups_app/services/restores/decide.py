@@ -96,12 +96,14 @@ def approver_of(restore: Restore) -> Actor:
     return Actor(id=restore.approved_by_id, name=restore.approved_by_name)
 
 
+OVERDUE_STATES = (Restore.State.REQUESTED, Restore.State.APPROVED)
+"""Those that end when ``expires_at`` has come."""
+
+
 def expire_restores() -> int:
     """Close the requests and approvals whose time is over; returns how many."""
     now = timezone.now()
-    over = Restore.objects.filter(
-        state__in=[Restore.State.REQUESTED, Restore.State.APPROVED], expires_at__lte=now
-    ).select_related("database")
+    over = Restore.objects.filter(state__in=OVERDUE_STATES, expires_at__lte=now).select_related("database")
     count = 0
     for restore in over:
         with transaction.atomic(using=conf.CATALOG_ALIAS):

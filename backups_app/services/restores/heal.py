@@ -6,7 +6,8 @@ import logging
 import uuid
 from pathlib import Path
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
+from django.utils import timezone
 
 from ... import conf
 from ...core.census import Census, take_census
@@ -19,6 +20,8 @@ from ...models import Backup, Restore
 from ..audit import Actor
 from ..databases import live_path
 from ..heal import heal_interrupted
+from ..hosts import here
+from .decide import OVERDUE_STATES, expire_restores
 from .ending import RestoreEnding, finish_restore
 
 logger = logging.getLogger(__name__)
@@ -28,8 +31,20 @@ def scratch_token(restore: Restore) -> str:
     return f"restore-{restore.pk}"
 
 
+def bring_up_to_date() -> None:
+    """Close the requests whose time is over, and finish the rows of the dead; one query when there are none."""
+    is_over = Q(state__in=OVERDUE_STATES, expires_at__lte=timezone.now())
+    is_running_here = Q(here("database__host"), state=Restore.State.RUNNING)
+    found = Restore.objects.filter(is_over | is_running_here).only("state")
+    running = [each for each in found if each.state == Restore.State.RUNNING]
+    if len(running) < len(found):
+        expire_restores()
+    if any(not is_scratch_in_use(conf.scratch_folder(), scratch_token(each)) for each in running):
+        heal_restores()
+
+
 def heal_restores() -> list[Restore]:
-    """Finish the rows of restores whose process died, by looking at the live database; returns them.
+    """Finish the rows of restores of this host whose process died, by looking at the live database; returns them.
 
     The copy is one transaction, and it moves the schema version: the live database holds the old
     content when the version is still the one noted before the copy. Else it holds the new one, unless
@@ -55,7 +70,8 @@ def heal_restores() -> list[Restore]:
 
 
 def _running() -> QuerySet[Restore]:
-    return Restore.objects.filter(state=Restore.State.RUNNING).select_related(
+    # Of another host neither the scratch nor the live database can be looked at.
+    return Restore.objects.filter(here("database__host"), state=Restore.State.RUNNING).select_related(
         "database", "backup__database", "safety_backup"
     )
 

@@ -26,6 +26,8 @@ from ...core.sqlite import open_live, open_snapshot
 from ...encryption import Keyring
 from ...models import Backup, Database
 from ..databases import live_path
+from ..hosts import require_here
+from ..media import untouched_note
 from ..signing import signature_problem
 from .guards import Facts, Objection, objections
 from .staging import stage_backup
@@ -50,9 +52,10 @@ def preview_restore(backup: Backup, database: Database, *, watch: Watch, keyring
     Raises:
         KeyMissingError: it is encrypted, and no identity opens it.
         NotFoundError, VerificationError: the backup cannot be used. RefusedError: it does not fit
-            into the live database, whatever is overridden. BusyError: the live database
+            into the live database, whatever is overridden, or that is on another host. BusyError: the live database
             stayed locked. DiskFullError, BackupError, CancelledError, DeadlineError.
     """
+    require_here(database)
     keyring = keyring or Keyring.configured()
     with (
         translated("preparing the preview"),
@@ -150,6 +153,8 @@ def _blocked_seconds(facts: Facts) -> float:
 
 def _warnings(facts: Facts) -> list[str]:
     found: list[str] = []
+    if facts.backup.has_media:
+        found.append(untouched_note(facts.backup))
     if facts.safety_recipients and facts.can_open_safety:
         found.append("The safety backup will be encrypted: an undo needs the identity too.")
     if _blocked_seconds(facts) < _USUAL_TIMEOUT_SECONDS:

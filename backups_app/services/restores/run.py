@@ -51,6 +51,7 @@ from ..create import create_claimed_backup
 from ..databases import live_path
 from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
+from ..media import untouched_note
 from ..swapping import swapping
 from ..wording import english
 from .binding import binding_of
@@ -245,6 +246,8 @@ class _Run:
     def carry_out(self) -> RestoreEnding:
         """All steps; raises BackupError while the live database is untouched."""
         staged, census = stage_backup(self.restore.backup, self.folder, watch=self.watch, keyring=self.keyring)
+        if self.restore.backup.has_media:
+            self.report["notes"].append(untouched_note(self.restore.backup))
         facts, problem = self._look_at_live()
         self._ask_guards(census)
         if facts is None:

@@ -15,6 +15,7 @@ from ...encryption import Keyring
 from ...models import AuditEvent, Job, Restore
 from .. import audit
 from ..audit import Actor
+from ..hosts import require_here
 from ..jobs.ask import ask_restore
 from ..wording import english
 from .decide import approver_of, requester_of
@@ -36,9 +37,10 @@ def undo_restore(
     """:func:`request_undo`, and run it in this process when it is approved; returns the new restore.
 
     Raises:
-        RefusedError: as :func:`request_undo`. BusyError: a backup or restore of the database runs.
-            No open request is left after them.
+        RefusedError: as :func:`request_undo`, or the database is on another host. BusyError: a backup or
+            restore of the database runs. No open request is left after them.
     """
+    require_here(restore.database)
     undo = request_undo(restore, actor=actor, keyring=keyring)
     if undo.state != Restore.State.APPROVED:
         return undo

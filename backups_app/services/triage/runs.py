@@ -21,6 +21,7 @@ from django.utils import timezone
 from ... import conf
 from ...core.errors import BackupError, CancelledError, DeadlineError, NotFoundError, RefusedError
 from ...core.progress import Watch
+from ...core.quarantine import Received
 from ...core.triage import FileIdentity, Judged, Totals, Verdict
 from ...jobs.claim import Claim
 from ...models import Database, Job, TriageFile, TriageRun
@@ -29,6 +30,7 @@ from ..audit import Actor
 from ..importing import import_archive, is_importable
 from ..jobs.ask import ask_job
 from ..jobs.ending import Ending
+from ..quarantine import quarantined_path, remove_upload
 from .deleting import delete_useless
 from .judging import judge_files, plan_of
 from .options import triage_options
@@ -36,6 +38,7 @@ from .options import triage_options
 JUDGE, IMPORT, DELETE = "judge", "import", "delete"
 
 _BATCH = 50
+_NAME_LENGTH = 255
 
 
 def allowed_path(given: str) -> Path:
@@ -75,6 +78,25 @@ def ask_triage(paths: Sequence[str], *, actor: Actor, trigger: str) -> TriageRun
     return run
 
 
+def ask_upload_triage(received: Received, *, name: str, actor: Actor, trigger: str) -> TriageRun:
+    """Ask for a triage of a file that was uploaded into quarantine; ``name`` is what the sender called it."""
+    named = _storable(name).strip()[:_NAME_LENGTH] or "?"
+    with transaction.atomic(using=conf.CATALOG_ALIAS):
+        run = TriageRun.objects.create(
+            paths=[str(received.path)],
+            upload_name=named,
+            requested_by_id=actor.id,
+            requested_by_name=actor.name,
+        )
+        options = {"do": JUDGE, "run": run.pk, "upload": received.sha256}
+        job = ask_job(Job.Kind.TRIAGE, None, actor=actor, trigger=trigger, options=options)
+        TriageRun.objects.filter(pk=run.pk).update(job=job)
+        detail = f"{named}: {received.size_bytes:,} bytes, SHA-256 {received.sha256}, job {job.pk}"
+        audit.record("upload", actor=actor, subject=run.pk, detail=detail)
+    run.refresh_from_db()
+    return run
+
+
 def importable_files(run: TriageRun) -> QuerySet[TriageFile]:
     """The files and members of a run that hold data and were not imported yet."""
     return run.files.filter(is_importable=True, backup=None)
@@ -96,8 +118,11 @@ def ask_import(
     """Ask for an import of the good files of a run, or of those among ``files`` (their ids).
 
     Raises:
-        RefusedError: the run is not over, or none of these can be imported.
+        RefusedError: the run is not over, or none of these can be imported; or it is an upload, and
+            ``into`` is missing.
     """
+    if run.is_upload and into is None:
+        raise RefusedError("An upload is imported into a database under care.", "Name the database.")
     chosen = among(importable_files(run), files)
     options = {"into": into.name} if into else {}
     return _ask(run, chosen, do=IMPORT, options=options, actor=actor, trigger=trigger)
@@ -118,6 +143,8 @@ def _ask(
 ) -> Job:
     if run.job is not None and run.job.is_open:
         raise RefusedError("This triage is not over.", "Wait for its job to end, or cancel it.")
+    if run.upload_removed_at is not None:
+        raise RefusedError("The uploaded file was removed.", "Upload it again.")
     ids = list(chosen.order_by("pk").values_list("pk", flat=True))
     if not ids:
         raise RefusedError(f"There is nothing to {do}: it was done already.", "Look at the list of files.")
@@ -142,15 +169,23 @@ def run_claimed_triage(claim: Claim, *, actor: Actor) -> Ending:
         return _judge(run, claim)
     files = list(run.files.filter(pk__in=asked.get("files", [])))
     if asked.get("do") == IMPORT:
-        return _import(files, claim, into=_into(asked), actor=actor)
-    return _delete(files, claim, actor=actor)
+        ending = _import(run, files, claim, into=_into(asked), actor=actor)
+        if run.is_upload and not importable_files(run).exists():
+            remove_upload(run, actor=actor, why="it was imported")
+        return ending
+    return _delete(run, files, claim, actor=actor)
+
+
+def _path_in(run: TriageRun, given: str) -> Path:
+    """The path of a file of ``run``, if it may be opened still."""
+    return quarantined_path(given) if run.is_upload else allowed_path(given)
 
 
 # Judge
 
 
 def _judge(run: TriageRun, claim: Claim) -> Ending:
-    paths = [allowed_path(each) for each in run.paths]  # a setting may have changed since
+    paths = [_path_in(run, each) for each in run.paths]  # a setting may have changed since
     run.files.all().delete()  # of an attempt that was interrupted
     options, totals, watch = triage_options(), Totals(), claim.watch()
     found = judge_files(plan_of(paths), options=options, watch=watch, on_progress=watch.report)
@@ -194,7 +229,7 @@ def _keep(run: TriageRun, batch: list[Judged], totals: Totals) -> None:
 def _row_of(run: TriageRun, judged: Judged) -> TriageFile:
     return TriageFile(
         run=run,
-        path=_storable(judged.path),
+        path=_shown_path(run, judged),
         location=os.fsencode(judged.file),
         member=_storable(judged.member or ""),
         device="{}:{}".format(*judged.identity) if judged.identity else "",
@@ -210,6 +245,12 @@ def _row_of(run: TriageRun, judged: Judged) -> TriageFile:
         is_useless=judged.is_useless and judged.member is None,
         is_importable=is_importable(judged),
     )
+
+
+def _shown_path(run: TriageRun, judged: Judged) -> str:
+    """The path for people: of an upload what the sender called it, since the one in quarantine says nothing."""
+    shown = judged.path.replace(str(judged.file), run.upload_name, 1) if run.is_upload else judged.path
+    return _storable(shown)
 
 
 def _storable(text: str) -> str:
@@ -276,11 +317,11 @@ def _into(asked: dict[str, Any]) -> Database | None:
     return database
 
 
-def _import(files: list[TriageFile], claim: Claim, *, into: Database | None, actor: Actor) -> Ending:
+def _import(run: TriageRun, files: list[TriageFile], claim: Claim, *, into: Database | None, actor: Actor) -> Ending:
     options, counts, watch = triage_options(), _Counts(), claim.watch()
     for row in _with_progress(files, watch, phase=IMPORT):
         try:
-            allowed_path(os.fsdecode(bytes(row.location)))
+            _path_in(run, os.fsdecode(bytes(row.location)))
             found = import_archive(
                 _judged_of(row),
                 into=into,
@@ -300,11 +341,11 @@ def _import(files: list[TriageFile], claim: Claim, *, into: Database | None, act
     return counts.ending("imported")
 
 
-def _delete(files: list[TriageFile], claim: Claim, *, actor: Actor) -> Ending:
+def _delete(run: TriageRun, files: list[TriageFile], claim: Claim, *, actor: Actor) -> Ending:
     counts, watch = _Counts(), claim.watch()
     for row in _with_progress(files, watch, phase=DELETE):
         try:
-            allowed_path(os.fsdecode(bytes(row.location)))
+            _path_in(run, os.fsdecode(bytes(row.location)))
             delete_useless(_judged_of(row), actor=actor, watch=watch)
         except BackupError as exc:
             watch.check()
