@@ -63,11 +63,11 @@ def backup_document(backup: Backup) -> Document:
         "reason": backup.reason or None,
         "hint": backup.hint or None,
         "remarks": backup.remarks,
-        "media": media_document(backup),
+        "media": media_facts(backup),
     }
 
 
-def media_document(backup: Backup) -> Document | None:
+def media_facts(backup: Backup) -> Document | None:
     """The folders stored beside the database of a backup."""
     if backup.media is None or not backup.manifest_sha256:
         return None

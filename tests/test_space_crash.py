@@ -117,7 +117,7 @@ def test_the_command_line_says_what_an_archive_is_shared_with_or_built_on(saving
     assert f"backup {first['id']}: the archive holds the pages" in saving.ok("show", third["id"]).stdout
     assert len(stored(saving)) == 2
     found = saving.ok("rescan", "--json").document
-    assert found["findings"] == []
+    assert found["rescan"]["findings"] == []
 
 
 @pytest.mark.crash

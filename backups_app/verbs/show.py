@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..documents import backup_document, media_document, verification_document
+from ..documents import backup_document, media_facts, verification_document
 from ..models import Backup
 from .find import find_backup
 from .output import Output, human_size
@@ -84,7 +84,7 @@ def _print(backup: Backup, output: Output) -> None:
 
 
 def _media_facts(backup: Backup) -> list[tuple[str, str]]:
-    media = media_document(backup)
+    media = media_facts(backup)
     if media is None:
         return []
     size = f"{human_size(media['bytes'])}, stored as {human_size(media['archive_bytes'])}"
