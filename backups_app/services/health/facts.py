@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from ...models import Backup, Database, Job, Schedule, Verification
 from ...models.backup import Verdict
