@@ -54,7 +54,6 @@ def test_the_defaults_are_safe(tmp_path: Path):
         "DESTINATIONS": ["local"],
         "ROOTS": [],
         "NOTIFY_EMAILS": [],
-        "DESTINATIONS": ["local"],
         "TRIAGE_ROOTS": [],
         "TRIAGE_KEY_FILES": [],
     }

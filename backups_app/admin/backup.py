@@ -189,25 +189,21 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
             else f"zstd -d {name} -o recovered.sqlite3"
         )
         identity = " --identity KEYFILE" if backup.is_encrypted else ""
+        commands = [
+            (_("With stock tools"), stock),
+            (_("With the engine alone, proven"), f"python -m backups_app.core restore {name} --to NEW{identity}"),
+            (_("On this host, proven"), f"python manage.py backup restore {backup.pk} --to NEW.sqlite3"),
+        ]
+        if backup.has_media:
+            opening = "age -d -i KEYFILE {} | zstd -d" if backup.is_encrypted else "zstd -dc {}"
+            unpacking = f"{opening.format(media_name(name))} | tar -x -C NEW_FOLDER"
+            commands.insert(1, (_("Its folders, with stock tools"), unpacking))
         context = {
             "backup": backup,
             "manifest_url": reverse("admin:backups_app_backup_manifest", args=[backup.pk]),
-            "commands": [
-                (_("With stock tools"), stock),
-                *self._recovery_of_media(backup, name),
-                (_("With the engine alone, proven"), f"python -m backups_app.core restore {name} --to NEW{identity}"),
-                (_("On this host, proven"), f"python manage.py backup restore {backup.pk} --to NEW.sqlite3"),
-            ],
+            "commands": commands,
         }
         return render_to_string("admin/backups_app/recovery.html", context)
-
-    @staticmethod
-    def _recovery_of_media(backup: Backup, name: str) -> list[tuple[str, str]]:
-        if not backup.has_media:
-            return []
-        media = media_name(name)
-        opened = f"age -d -i KEYFILE {media} | zstd -d" if backup.is_encrypted else f"zstd -dc {media}"
-        return [(_("Its media, with stock tools"), f"{opened} | tar -x -C NEW_FOLDER")]
 
     @admin.display(description=gettext_lazy("jobs"))
     def jobs(self, backup: Backup) -> SafeString | str:

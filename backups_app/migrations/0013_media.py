@@ -5,7 +5,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("backups_app", "0016_scale"),
+        ("backups_app", "0012_fleet"),
     ]
 
     operations = [

@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("backups_app", "0012_fleet"),
+        ("backups_app", "0013_media"),
     ]
 
     operations = [

@@ -188,7 +188,11 @@ def live_path(database: Database) -> Path:
 
 
 def require_allowed(path: Path) -> Path:
-    """The path with links resolved, as it was looked at: what is a link now cannot lead elsewhere later."""
+    """The path with links resolved, as it was looked at: what is a link now cannot lead elsewhere later.
+
+    Raises:
+        RefusedError: it lies outside of the folders in ROOTS. InputError: it cannot be resolved.
+    """
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError) as exc:

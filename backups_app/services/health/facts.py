@@ -44,7 +44,8 @@ class Sizes:
 
     row_count: int | None
     size_bytes: int | None
-    media: dict[str, Any] | None
+    media: dict[str, Any] | None = None
+    """The folders beside it, as their manifest counted them."""
 
 
 @dataclass(frozen=True, kw_only=True)
