@@ -44,7 +44,7 @@ elif where == "written":
 elif where == "stored":
     after(LocalDestination, "store")
 elif where == "proven":
-    after(create, "prove_created")
+    after(create, "prove_stored")
 elif where == "not recorded":
     create._record_outcome = die
 elif where == "recorded":
