@@ -10,6 +10,7 @@ from django.db import connections
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from backups_app import conf
 from backups_app.models import Backup, Database, HealthProblem, Host
 from tests.admin.conftest import Person
 from tests.admin.markup import Page, page_of
@@ -113,7 +114,9 @@ def test_the_page_changes_nothing_and_asks_as_much_for_many_databases(superuser:
 
     few = queries()
     assert all(each.startswith(("SELECT", "UPDATE", "SAVEPOINT", "RELEASE")) for each in few)
-    Database.objects.bulk_create(Database(name=f"more{n}", path=f"/srv/more{n}") for n in range(30))
+    Database.objects.bulk_create(
+        Database(name=f"more{n}", path=f"/srv/more{n}", host=conf.host_name()) for n in range(30)
+    )
     Backup.objects.bulk_create(verified(each) for each in Database.objects.filter(name__startswith="more"))
     assert len(queries()) == len(few)
 
