@@ -16,6 +16,7 @@ from .services.health import Health
 from .services.keys.keygen import NewKey
 from .services.keys.proof import Challenge
 from .services.keys.report import KeyReport
+from .services.links import object_name
 from .services.notifications.trial import Trial
 from .services.prune import Judged as Pruning
 from .services.rescan import Rescan
@@ -52,7 +53,8 @@ def backup_document(backup: Backup) -> Document:
         "signing_key": backup.signing_key_id or None,
         "tables": backup.tables,
         "copies": [
-            {"destination": copy.destination, "name": copy.name, "state": copy.state} for copy in backup.copies.all()
+            {"destination": copy.destination, "name": object_name(backup, copy), "state": copy.state}
+            for copy in backup.copies.all()
         ],
         "held": backup.is_held,
         "held_by": backup.held_by_name or None,

@@ -22,6 +22,7 @@ from ..models.backup import Verdict
 from ..services.audit import Actor
 from ..services.hold import hold_backup, release_backup
 from ..services.jobs import ask_verify
+from ..services.links import object_name
 from ..services.media import stored_folders
 from ..services.prune import is_held_by_hand
 from ..services.restores import request_restore
@@ -184,6 +185,7 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
             {
                 "row": copy,
                 "link": display.linked("copy", copy.pk, copy.destination),
+                "name": object_name(backup, copy),
                 "badge": display.badge(copy.state, copy.get_state_display()),
                 "age": display.age(copy.checked_at),
             }

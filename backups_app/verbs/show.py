@@ -7,6 +7,7 @@ from typing import Any
 
 from ..documents import backup_document, media_facts, verification_document
 from ..models import Backup
+from ..services.links import object_name
 from .find import find_backup
 from .output import Output, human_size
 
@@ -66,7 +67,10 @@ def _print(backup: Backup, output: Output) -> None:
         ("sha256", backup.sha256 or "–"),
         *_relations(backup),
         ("encrypted for", ", ".join(f"{each[:16]}…" for each in backup.key_ids) or "–"),
-        *((f"copy at {copy.destination}", f"{copy.name} ({copy.state})") for copy in backup.copies.all()),
+        *(
+            (f"copy at {copy.destination}", f"{object_name(backup, copy)} ({copy.state})")
+            for copy in backup.copies.all()
+        ),
         *_media_facts(backup),
         *(("remark", remark) for remark in backup.remarks),
     ]

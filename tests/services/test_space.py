@@ -121,6 +121,9 @@ def test_an_unchanged_database_costs_no_archive(pages: Database, home: Path, tmp
     assert "shares the archive" in " ".join(second.remarks)
     assert backup_document(second)["shares_with"] == first.pk
     assert backup_document(first)["shares_with"] is None
+    for each in (first, second, third):
+        (copy,) = backup_document(each)["copies"]
+        assert (home / "archives" / copy["name"]).is_file(), "the name leads to the archive that opens"
     assert restored(third, tmp_path) == 200
     assert conf.page_digests(pages.identity).exists()
 
