@@ -34,6 +34,7 @@ _PROBLEMS = (
     gettext_noop("Chain cut"),
     gettext_noop("Clock set back"),
     gettext_noop("Copies bad"),
+    gettext_noop("Copies missing"),
     gettext_noop("Database missing"),
     gettext_noop("Destination empty"),
     gettext_noop("Destination unreachable"),

@@ -30,8 +30,12 @@ _PHASES = {
     "unpack": gettext_lazy("Unpacking"),
     "restore": gettext_lazy("Exchanging the content"),
     "judge": gettext_lazy("Judging"),
+    "decrypt": gettext_lazy("Decrypting"),
+    "hash": gettext_lazy("Computing the digest"),
+    "check": gettext_lazy("Comparing with what was judged"),
     "import": gettext_lazy("Importing"),
     "delete": gettext_lazy("Deleting"),
+    "prune": gettext_lazy("Deleting"),
 }
 
 _RUNNING = {
