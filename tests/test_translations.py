@@ -12,7 +12,10 @@ import pytest
 from django.utils import translation
 from django.utils.translation.template import templatize
 
-from backups_app.models import Job, Restore
+from backups_app.admin.health import problem_name
+from backups_app.admin.progress import phase_label
+from backups_app.models import Copy, Job, Restore
+from backups_app.services.rescan.outcome import DAMAGE
 from backups_app.services.wording import english
 from tests.support import PROJECT
 
@@ -121,6 +124,38 @@ def test_translations_are_greek_unless_they_are_names():
     names = {"SHA-256", "webhook", "mail", "Worker", "Workers", "%(bytes)s bytes"}
     left = {text for text, given in entries(CATALOGUES["app"]).items() if not re.search("[Α-Ωα-ωά-ώ]", "".join(given))}
     assert left <= names | {text for text in left if not re.sub(_PLACEHOLDER, "", text).strip()}
+
+
+def test_each_problem_and_each_phase_has_a_name_in_greek():
+    """Codes and phases are written where they arise, far from the words for them."""
+    codes, phases = set(DAMAGE), set()
+    for path in APP.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            given = {each.arg: each.value.value for each in node.keywords if isinstance(each.value, ast.Constant)}
+            if isinstance(node.func, ast.Name) and node.func.id in {"Problem", "KeyFinding"} and "code" in given:
+                codes.add(given["code"])
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "report" and node.args:
+                phases |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
+            phases |= {given["phase"]} if given.get("phase") else set()
+    phases -= {"rescan"}  # no job does it
+    assert {"copies_missing", "wal_large", "forged"} <= codes
+    assert {"copy", "prune", "decrypt"} <= phases
+    with translation.override("el"):
+        assert [code for code in codes if not _is_greek(problem_name(code))] == []
+        assert [phase for phase in phases if not _is_greek(phase_label(Job(phase=phase)))] == []
+
+
+def _is_greek(text: str) -> bool:
+    return re.search("[Α-Ωα-ωά-ώ]", text) is not None
+
+
+def test_one_english_word_with_two_meanings_has_two_greek_ones():
+    with translation.override("el"):
+        assert Job(kind="copy").get_kind_display() == "αποθήκευση αντιτύπων"
+        assert str(Copy._meta.verbose_name) == "αντίτυπο"
+        assert english(Job(kind="copy"), "kind") == "copy"
 
 
 def test_what_is_recorded_stays_in_english():

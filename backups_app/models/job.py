@@ -32,7 +32,7 @@ class Job(models.Model):
         PRUNE = "prune", _("prune")
         TRIAGE = "triage", _("triage")
         DRILL = "drill", _("drill")
-        COPY = "copy", pgettext_lazy("kind of job", "copy")  # the row of a stored copy is a noun
+        COPY = "copy", pgettext_lazy("kind of job", "copy")  # elsewhere the noun
 
     class State(models.TextChoices):
         QUEUED = "queued", _("queued")
