@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime
+from typing import Any
 
+from django.apps import apps
 from django.db import connections
+from django.db.models import Field, JSONField
 
 _NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {count})"
 _MOMENT = "strftime('%Y-%m-%d %H:%M:%f', %s, '-' || ({age}) || ' seconds')"
@@ -78,4 +83,24 @@ def fill(*, databases: int = 200, backups: int = 100_000, days: int = 60, now: d
     ]
     with connections["catalog"].cursor() as cursor:
         for statement in statements:
-            cursor.execute(statement)
+            cursor.execute(_completed(statement))
+
+
+def _completed(statement: str) -> str:
+    """The statement with the defaults of those columns that it does not name and that need a value."""
+    found = re.search(r"INSERT INTO (\w+)\s*\((.*?)\)\s*SELECT", statement, re.DOTALL)
+    assert found is not None
+    table, named = found.group(1), {each.strip() for each in found.group(2).split(",")}
+    (model,) = [each for each in apps.get_app_config("backups_app").get_models() if each._meta.db_table == table]
+    fields = [each for each in model._meta.concrete_fields if not each.primary_key and not each.null]
+    missing = {each.column: _literal(each) for each in fields if each.column not in named}
+    head, tail = statement[: found.end(2)], statement[found.end(2) :]
+    head += "".join(f", {column}" for column in missing)
+    return head + tail.removesuffix(" FROM n") + "".join(f", {value}" for value in missing.values()) + " FROM n"
+
+
+def _literal(field: Field[Any, Any]) -> str:
+    default = field.get_default()
+    if isinstance(field, JSONField):
+        return f"'{json.dumps(default)}'"
+    return f"'{default}'" if isinstance(default, str) else str(int(default))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+from backups_app import conf
 from backups_app.documents import (
     backup_document,
     database_document,
@@ -119,6 +120,7 @@ def test_an_extraction_has_the_shape_of_a_restore(shop: Database, make_backup: C
 def test_a_database_says_where_it_lies(shop: Database, shop_file: Path):
     assert database_document(shop) == {
         "name": "shop",
+        "host": conf.host_name(),
         "alias": None,
         "path": str(shop_file),
         "identity": shop.identity,

@@ -81,6 +81,7 @@ class CopyAdmin(EvidenceAdmin):
         found: list[dict[str, Any]] = [
             {
                 "row": each,
+                "page": display.page_url("verification", each.pk),
                 "badge": display.badge(each.verdict, each.get_verdict_display()),
                 "age": display.age(each.finished_at),
                 "checks": display.checks_table(each.checks),

@@ -46,7 +46,7 @@ def test_a_machine_works_is_silent_or_has_stopped(superuser: Person, db_catalog:
             started_at=now - timedelta(hours=1),
             stopped_at=None if stopped is None else now - timedelta(minutes=stopped),
         )
-    assert page_of(superuser.get("/admin/backups_app/host/")).badges == ["… works", "! silent", "– stopped"]
+    assert page_of(superuser.get("/admin/backups_app/host/")).badges == ["✓ works", "! silent", "– told to end"]
 
 
 def test_a_finding_with_a_hostile_name_is_text(superuser: Person, db_catalog: None):

@@ -21,7 +21,7 @@ PAGE = (DOCS / "monitoring.md").read_text("utf-8")
 
 _KINDS = ("Problem", "KeyFinding")
 
-_PASSED_ON = ("keys.py", "findings.py")
+_PASSED_ON = ("keys.py", "findings.py", "elsewhere.py")
 """They pass codes on that others have given."""
 
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from django.utils import timezone
 
 from ... import conf
-from . import anomalies, care, copies, databases, drills, findings, keys, news, space, wal, work
+from . import anomalies, care, copies, databases, drills, elsewhere, findings, keys, news, space, wal, work
 from .evidence import gather
 from .facts import Health, Look, Problem
 
@@ -35,7 +35,7 @@ CHECKS: tuple[Check, ...] = (
     work.find_silent_hosts,
     work.find_waiting_jobs,
     work.find_overdue_schedules,
-    work.find_problems_elsewhere,
+    elsewhere.find_problems_elsewhere,
     care.find_deserters,
     care.find_clock_set_back,
     news.find_undelivered,

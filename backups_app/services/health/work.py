@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from django.db.models import Exists, F, OuterRef, Q
 
 from ... import conf
-from ...models import HealthProblem, Job, Verification
-from ..hosts import here, silent_hosts
+from ...models import Job, Verification
+from ..hosts import silent_hosts
 from ..schedules import overdue
 from ..wording import english
 from .facts import Look, Problem
@@ -57,22 +57,6 @@ def find_waiting_jobs(look: Look) -> Iterator[Problem]:
             f"(job {first.pk}) since {_utc(first.created_at)}.",
             hint=f"Run `manage.py backup serve`{f' on {host}' if host else ''}, or cancel them with "
             "`manage.py backup cancel ID`.",
-        )
-
-
-def find_problems_elsewhere(_look: Look) -> Iterator[Problem]:
-    """What do the other hosts see, of their files, disks and settings, that cannot be seen from here?"""
-    if conf.is_catalog_local():
-        return
-    seen = HealthProblem.objects.filter(resolved_at=None, gone_since=None).exclude(here())
-    for each in seen.order_by("host", "pk"):
-        yield Problem(
-            code=each.code,
-            database=each.database,
-            subject=each.subject,
-            host=each.host,
-            message=f"On {each.host}: {each.message}",
-            hint=each.hint,
         )
 
 
