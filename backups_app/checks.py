@@ -21,6 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from . import conf, encryption
 from .core.errors import BackupError, RefusedError
+from .core.manifest import MAX_POSITION
 from .core.retention import RULES
 from .core.site_checks import find_site_check
 from .core.sqlite import has_wal_reset_bug
@@ -212,6 +213,11 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "WAL_LIMIT_BYTES": (lambda value: isinstance(value, int) and value > 0, "a number of bytes above 0"),
     "METRICS_TOKEN": (lambda value: value in (None, "") or conf.is_token(value), "at least 16 visible characters"),
     "DESTINATIONS": (_is_list_of_names, 'a list of names, such as ["local"]'),
+    "REUSE_UNCHANGED": (lambda value: isinstance(value, bool), "True or False"),
+    "DELTA_CHAIN": (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_POSITION,
+        f"a whole number from 0 (no deltas) to {MAX_POSITION}",
+    ),
     "ZSTD_LEVEL": (lambda value: isinstance(value, int) and 1 <= value <= 19, "a whole number from 1 to 19"),
     "ZSTD_WORKERS": (lambda value: isinstance(value, int) and 0 <= value <= 16, "a whole number from 0 to 16"),
 }

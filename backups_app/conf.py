@@ -96,6 +96,10 @@ DEFAULTS: dict[str, Any] = {
     "WAL_LIMIT_BYTES": 1 << 30,
     # Who knows it may read /metrics. Secret: better $BACKUPS_METRICS_TOKEN, or a file.
     "METRICS_TOKEN": None,  # nosec B105
+    # A backup of a database that did not change shares the archive of the one before.
+    "REUSE_UNCHANGED": True,
+    # At most so many archives of changed pages only after a full one, unless a database says otherwise; 0: none.
+    "DELTA_CHAIN": 0,
     "ZSTD_LEVEL": 1,
     "ZSTD_WORKERS": 2,
 }
@@ -172,6 +176,11 @@ def quarantine_folder() -> Path:
 def state_folder() -> Path:
     """Lock files, the audit copy, and what else must outlive the catalogue."""
     return home() / "state"
+
+
+def page_digests(identity: str) -> Path:
+    """Where the page digests of the last archive of a database are kept, from which deltas are found."""
+    return state_folder() / "pages" / f"{identity}.pages"
 
 
 def roots() -> list[Path]:

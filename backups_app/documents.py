@@ -44,6 +44,8 @@ def backup_document(backup: Backup) -> Document:
         "archive_bytes": backup.archive_bytes,
         "sha256": backup.sha256 or None,
         "archive_sha256": backup.archive_sha256 or None,
+        "shares_with": backup.shares_with or None,
+        "builds_on": backup.builds_on or None,
         "encrypted": backup.is_encrypted,
         "key_ids": [each[:16] for each in backup.key_ids],
         "sequence": backup.sequence,

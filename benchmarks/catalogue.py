@@ -51,13 +51,13 @@ def fill(*, databases: int = 200, backups: int = 100_000, days: int = 60, now: d
              taken_at, finished_at, state, verdict, verified_at, failure_code, reason, hint, archive_name,
              size_bytes, archive_bytes, sha256, archive_sha256, content_sha256, manifest_sha256, is_encrypted,
              census, row_count, remarks, pinned_seconds, held_by_name, key_ids, origin_sha256, prune_reason,
-             signing_key_id)
+             signing_key_id, shares_with, builds_on, links_sha256)
             SELECT printf('%012x', i), {database}, printf('%012x', i), 'schedule', '', 'system', '', 0, {moment},
             {moment}, {moment}, CASE WHEN {has_failed} THEN 'failed' ELSE 'verified' END,
             CASE WHEN {has_failed} THEN '' ELSE 'passed' END, {moment}, '',
             CASE WHEN {has_failed} THEN 'The disk is full.' ELSE '' END, '', 'tenant/' || i,
             4000000 + i % 1000000, 800000 + i % 100000, {digest}, {digest}, {digest}, {digest}, 0, {_CENSUS},
-            7654321, '[]', 0.5, '', '[]', '', '', '' FROM n""",
+            7654321, '[]', 0.5, '', '[]', '', '', '', '', '', '' FROM n""",
         f"""{_NUMBERS.format(count=count)} INSERT INTO backups_app_copy
             (backup_id, destination, name, state, reason, stored_at, checked_at)
             SELECT printf('%012x', i), 'local', 'tenant/' || i, 'verified', '', {moment}, {moment} FROM n""",

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from backups_app.core import age
 from backups_app.core.archive import ENCRYPTION, SUFFIX, Keys, stem_of
+from backups_app.core.beside import manifest_beside, open_archive_file
 from backups_app.core.create import CreateOptions, create_archive, prove_stored
-from backups_app.core.extract import extract_file, manifest_beside, open_archive_file
+from backups_app.core.extract import extract_file
 from backups_app.core.files import publish_new_file, sync_folder, write_synced
 from backups_app.core.manifest import SUFFIX as MANIFEST_SUFFIX
 from backups_app.core.manifest import Manifest

@@ -215,4 +215,6 @@ BACKUPS = {
     "DESTINATIONS": _words("BACKUPS_DESTINATIONS") or _destinations,
     "TRIAGE_ROOTS": _words("BACKUPS_TRIAGE_ROOTS", os.pathsep),
     "TRIAGE_KEY_FILES": _words("BACKUPS_TRIAGE_KEY_FILES", os.pathsep),
+    "REUSE_UNCHANGED": _is_on("BACKUPS_REUSE_UNCHANGED") or not os.environ.get("BACKUPS_REUSE_UNCHANGED"),
+    "DELTA_CHAIN": int(os.environ.get("BACKUPS_DELTA_CHAIN") or 0),
 }

@@ -38,7 +38,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def home(tmp_path: Path, settings: Settings) -> Path:
     """A fresh BACKUPS home; files below ``tmp_path`` may be put under care."""
     folder = tmp_path / "home"
-    settings.BACKUPS = {"HOME": folder, "ROOTS": [tmp_path]}
+    # Most tests make many backups of one unchanged database, and look at the archive of each.
+    settings.BACKUPS = {"HOME": folder, "ROOTS": [tmp_path], "REUSE_UNCHANGED": False}
     return folder
 
 

@@ -22,7 +22,8 @@ _OURS = ("BACKUPS_", "DJANGO_", "PYTEST_", "PYTHON")
 def environment(home: Path, **extra: str) -> dict[str, str]:
     """The environment of a child: ours is replaced, the rest is inherited."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return {**inherited, "BACKUPS_HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", **extra}
+    ours = {"BACKUPS_HOME": str(home), "BACKUPS_REUSE_UNCHANGED": "no", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**inherited, **ours, **extra}
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ import pytest
 from backups_app.core import archive as archives
 from backups_app.core import manifest as manifests
 from backups_app.core.archive import WrittenArchive, write_archive
+from backups_app.core.beside import open_archive_file
 from backups_app.core.create import CreatedArchive, CreateOptions, create_archive
-from backups_app.core.extract import open_archive_file
 from backups_app.core.manifest import Manifest
 from backups_app.core.progress import Watch
 

@@ -23,7 +23,6 @@ from ..services.audit import Actor
 from ..services.hold import hold_backup, release_backup
 from ..services.jobs import ask_verify
 from ..services.media import stored_folders
-from ..services.names import media_name
 from ..services.prune import is_held_by_hand
 from ..services.restores import request_restore
 from ..services.restores.guards import GuardError
@@ -79,6 +78,7 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
                     "archive_sha256",
                     "content_sha256",
                     "manifest_sha256",
+                    "archive_of",
                     "media_facts",
                     "encrypted_for",
                     "signature",
@@ -123,6 +123,20 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
     def stored(self, backup: Backup) -> SafeString | str:
         """Size of the archives."""
         return display.size(None if backup.archive_bytes is None else backup.stored_bytes)
+
+    @admin.display(description=gettext_lazy("archive"))
+    def archive_of(self, backup: Backup) -> SafeString | str:
+        """Whether its archive is its own and whole, shared with another backup, or built on one."""
+        if backup.shares_with:
+            return self._about(_("shares the archive of backup %s: nothing had changed"), backup.shares_with)
+        if backup.builds_on:
+            return self._about(_("holds the pages that changed since backup %s"), backup.builds_on)
+        return _("its own, and whole") if backup.archive_sha256 else display.DASH
+
+    @staticmethod
+    def _about(text: str, other: str) -> SafeString:
+        before, after = text.split("%s")
+        return format_html("{}{}{}", before, display.linked("backup", other, other), after)
 
     @admin.display(description=gettext_lazy("explanation"))
     def explanation(self, backup: Backup) -> SafeString | str:
@@ -183,21 +197,23 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
         if not backup.archive_sha256 or backup.is_gone:
             return display.DASH
         name = backup.archive_name.rsplit("/", 1)[-1]
-        stock = (
-            f"age -d -i KEYFILE -o recovered.zst {name} && zstd -d recovered.zst -o recovered.sqlite3"
-            if backup.is_encrypted
-            else f"zstd -d {name} -o recovered.sqlite3"
-        )
         identity = " --identity KEYFILE" if backup.is_encrypted else ""
         commands = [
-            (_("With stock tools"), stock),
             (_("With the engine alone, proven"), f"python -m backups_app.core restore {name} --to NEW{identity}"),
             (_("On this host, proven"), f"python manage.py backup restore {backup.pk} --to NEW.sqlite3"),
         ]
-        if backup.has_media:
+        if backup.media:
+            media = str(backup.media["name"]).rsplit("/", 1)[-1]
             opening = "age -d -i KEYFILE {} | zstd -d" if backup.is_encrypted else "zstd -dc {}"
-            unpacking = f"{opening.format(media_name(name))} | tar -x -C NEW_FOLDER"
-            commands.insert(1, (_("Its folders, with stock tools"), unpacking))
+            unpacking = f"{opening.format(media)} | tar -x -C NEW_FOLDER"
+            commands.insert(0, (_("Its folders, with stock tools"), unpacking))
+        if not backup.builds_on:  # with stock tools that is a loop over the chain: docs/space.md
+            stock = (
+                f"age -d -i KEYFILE -o recovered.zst {name} && zstd -d recovered.zst -o recovered.sqlite3"
+                if backup.is_encrypted
+                else f"zstd -d {name} -o recovered.sqlite3"
+            )
+            commands.insert(0, (_("With stock tools"), stock))
         context = {
             "backup": backup,
             "manifest_url": reverse("admin:backups_app_backup_manifest", args=[backup.pk]),

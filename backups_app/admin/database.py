@@ -26,6 +26,7 @@ from django.utils.translation import gettext_lazy
 
 from .. import conf
 from ..core.errors import BackupError
+from ..core.manifest import MAX_POSITION
 from ..models import Backup, Database, Job
 from ..services import overview
 from ..services.audit import Actor
@@ -64,7 +65,7 @@ class PolicyForm(ModelForm):
 
     class Meta:
         model = Database
-        fields = ["required_tables", "freshness_hours", "destinations", *Database.KEEP_FIELDS]
+        fields = ["required_tables", "freshness_hours", "destinations", "delta_chain", *Database.KEEP_FIELDS]
         field_classes = {"required_tables": TableNamesField}
         widgets = {"required_tables": forms.Textarea(attrs={"rows": 3, "cols": 60})}
 
@@ -93,6 +94,13 @@ class PolicyForm(ModelForm):
             raise forms.ValidationError(
                 _("Give 1 to %(most)d hours, or leave it empty.") % {"most": _MAX_FRESHNESS_HOURS}
             )
+        return given
+
+    def clean_delta_chain(self) -> int | None:
+        """A length that can be read again, or none."""
+        given: int | None = self.cleaned_data["delta_chain"]
+        if given is not None and given > MAX_POSITION:
+            raise forms.ValidationError(_("Give 0 to %(most)d, or leave it empty.") % {"most": MAX_POSITION})
         return given
 
     @property
@@ -136,7 +144,7 @@ class DatabaseAdmin(DrillPages):
     fieldsets = [
         (None, {"fields": ["health", "last_verified", "rows", "size", "host", "path"]}),
         (gettext_lazy("Last days"), {"fields": ["last_days"]}),
-        (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours", "destinations"]}),
+        (gettext_lazy("Policy"), {"fields": ["required_tables", "freshness_hours", "destinations", "delta_chain"]}),
         (
             gettext_lazy("Retention"),
             {
@@ -195,6 +203,7 @@ class DatabaseAdmin(DrillPages):
             freshness_hours=form.cleaned_data["freshness_hours"],
             retention=form.rules,
             destinations=form.cleaned_data["destinations"],
+            delta_chain=form.cleaned_data["delta_chain"],
             actor=Actor.of(request.user),
         )
 

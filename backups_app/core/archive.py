@@ -35,6 +35,9 @@ SUFFIX = ".sqlite3.zst"
 MEDIA_SUFFIX = ".media.tar.zst"
 """End of the name of the folders beside a database, likewise."""
 
+DELTA_SUFFIX = ".sqlite3.delta.zst"
+"""The same for an archive of changed pages only (``core/delta.py``)."""
+
 ENCRYPTION = "age"
 """What a manifest calls the encryption of an archive."""
 
@@ -99,9 +102,9 @@ class WrittenStream:
     archive_bytes: int
     archive_sha256: str
     """SHA-256 of the stored file."""
-    content_bytes: int
-    sha256: str
-    """SHA-256 of what is inside: the database file, or the tar of media."""
+    packed_bytes: int
+    packed_sha256: str
+    """SHA-256 of what was compressed: a database file, the changed pages of one, or the tar of media."""
     recipients: tuple[str, ...] = ()
     """Who can open it; nobody needs to when it is empty."""
     file_key: FileKey | None = field(default=None, repr=False, compare=False)
@@ -112,8 +115,11 @@ class WrittenStream:
 class WrittenArchive(WrittenStream):
     """An archive of a database just written."""
 
+    content_bytes: int
+    sha256: str
+    """SHA-256 of the database file that a restore gives."""
     content_sha256: str
-    """:class:`ContentDigest` of the database file inside."""
+    """:class:`ContentDigest` of that file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,13 +151,17 @@ class ReadArchive:
 
 def stem_of(name: str) -> str:
     """The name of an archive without what tells its format."""
-    return name.removesuffix(age.SUFFIX).removesuffix(SUFFIX)
+    return name.removesuffix(age.SUFFIX).removesuffix(SUFFIX).removesuffix(DELTA_SUFFIX)
 
 
 def media_beside(name: str) -> str:
     """The name of the folders' archive that belongs to the archive ``name``."""
-    suffix = age.SUFFIX if name.endswith(age.SUFFIX) else ""
-    return stem_of(name) + MEDIA_SUFFIX + suffix
+    return media_at(stem_of(name), is_encrypted=name.endswith(age.SUFFIX))
+
+
+def media_at(stem: str, *, is_encrypted: bool) -> str:
+    """The name of the folders' archive of the backup whose names have ``stem`` in common."""
+    return stem + MEDIA_SUFFIX + (age.SUFFIX if is_encrypted else "")
 
 
 def read_chunks(stream: BinaryIO, *, phase: str, total_bytes: int, watch: Watch) -> Iterator[bytes]:
@@ -263,7 +273,12 @@ def write_archive(
         recipients=recipients,
         also=content.update,
     )
-    return WrittenArchive(**vars(written), content_sha256=content.hexdigest())
+    return WrittenArchive(
+        **vars(written),
+        content_bytes=written.packed_bytes,
+        sha256=written.packed_sha256,
+        content_sha256=content.hexdigest(),
+    )
 
 
 def write_pieces(
@@ -282,7 +297,7 @@ def write_pieces(
     whatever ``pieces`` raises; ``destination`` does not exist then.
     """
     plain, stored = hashlib.sha256(), hashlib.sha256()
-    archive_bytes = content_bytes = 0
+    archive_bytes = packed_bytes = 0
     file_key = FileKey.generate() if recipients else None
 
     def hash_plain(piece: bytes) -> None:
@@ -291,9 +306,9 @@ def write_pieces(
             also(piece)
 
     def hashed(hashing: Background) -> Iterator[bytes]:
-        nonlocal content_bytes
+        nonlocal packed_bytes
         for piece in pieces:
-            content_bytes += len(piece)
+            packed_bytes += len(piece)
             hashing.submit(hash_plain, piece)
             yield piece
 
@@ -322,8 +337,8 @@ def write_pieces(
         path=destination,
         archive_bytes=archive_bytes,
         archive_sha256=stored.hexdigest(),
-        content_bytes=content_bytes,
-        sha256=plain.hexdigest(),
+        packed_bytes=packed_bytes,
+        packed_sha256=plain.hexdigest(),
         recipients=tuple(str(each) for each in recipients),
         file_key=file_key,
     )

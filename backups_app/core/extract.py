@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,13 @@ from typing import TypeVar
 
 from . import archive as archives
 from . import manifest as manifests
-from .age import MAGICS
-from .archive import Keys, OpenStored, OverLimitError, read_at_most, unpack_archive
+from .age import MAGICS, SUFFIX
+from .archive import Keys, OpenStored, OverLimitError, unpack_archive
+from .beside import archive_beside, links_beside, manifest_beside, open_archive_file
 from .census import Census, take_census
-from .errors import DiskFullError, InputError, NotFoundError, UnreachableError, VerificationError, translated
+from .errors import DiskFullError, InputError, NotFoundError, VerificationError, translated
 from .files import publish_new_file, refuse_existing, remove_if_there
+from .links import Link
 from .manifest import Manifest
 from .media.index import Counts
 from .media.unpack import PREFIX, Unpacked, extracting_media, read_media
@@ -30,7 +31,13 @@ Extracted = TypeVar("Extracted")
 
 
 def extract_archive(
-    open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: Watch, keys: Keys = NO_KEYS
+    open_stored: OpenStored,
+    manifest: Manifest,
+    target: Path,
+    *,
+    watch: Watch,
+    keys: Keys = NO_KEYS,
+    below: Sequence[Link] = (),
 ) -> list[Check]:
     """Write the database of a stored archive to the new file ``target`` (mode 0600).
 
@@ -44,7 +51,7 @@ def extract_archive(
         UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError: likewise.
     """
     with _temporary_beside(target) as temporary:
-        checks = unpack(open_stored, manifest, temporary, watch=watch, keys=keys)
+        checks = unpack(open_stored, manifest, temporary, watch=watch, keys=keys, below=below)
         if not failures(checks):
             checks += check_database(temporary, expected=manifest.census, is_thorough=False, watch=watch)
         _refuse_failures(checks)
@@ -97,50 +104,13 @@ class Inspection:
         return replace(self, media=media, checks=[*self.checks, *media.checks])
 
 
-def manifest_beside(archive: Path) -> Manifest | None:
-    """The manifest stored beside an archive file, ``None`` when there is none.
-
-    Raises:
-        VerificationError: there is one and it cannot be trusted.
-    """
-    if not archive.name:
-        raise InputError(f"{archive} is not a file.", "Give the path of an archive.")
-    path = archive.with_name(archives.stem_of(archive.name) + manifests.SUFFIX)
-    try:
-        with _opened(path, "manifest") as stream:
-            return Manifest.from_bytes(read_at_most(stream, manifests.MAX_BYTES + 1))
-    except NotFoundError:
-        return None
-
-
-def open_archive_file(archive: Path) -> AbstractContextManager[io.FileIO]:
-    """Open a stored archive file for reading; reading errors become ``UnreachableError``.
-
-    Raises:
-        NotFoundError, InputError: no regular file is there.
-    """
-    return _opened(archive, "archive")
-
-
-@contextmanager
-def _opened(path: Path, what: str) -> Iterator[io.FileIO]:
-    try:
-        if path.is_dir() or (path.exists() and not path.is_file()):  # opening a FIFO would block
-            raise InputError(f"{path} is not a file.", f"The {what} must be a plain file.")
-        with open(path, "rb", buffering=0) as stream:
-            yield stream
-    except FileNotFoundError as exc:
-        raise NotFoundError(f"There is no {what} at {path}.", "Check the path.") from exc
-    except OSError as exc:
-        raise UnreachableError(f"The {what} {path} cannot be read: {exc.strerror}.", "Check the disk.") from exc
-
-
 def extract_file(
     archive: Path, target: Path, *, media_target: Path | None = None, watch: Watch, keys: Keys = NO_KEYS
 ) -> Inspection:
     """Restore an archive file to the new file ``target`` without any catalogue.
 
-    With a manifest beside the archive, everything in it is proven. Without one, the archive must
+    With a manifest beside the archive, everything in it is proven; ``archive`` may be the manifest itself.
+    Archives that it builds on, or shares, are looked for beside it. Without one, the archive must
     be whole (zstd checksum) and hold a sound database; that it is complete and who made it are
     then not proven, and the caller should say so. With ``media_target`` the folders stored beside
     the database are restored to that new folder: both are there afterwards, or neither.
@@ -185,8 +155,17 @@ def _extract_database(
     archive: Path, manifest: Manifest | None, target: Path, *, watch: Watch, keys: Keys
 ) -> Inspection:
     if manifest is not None:
-        checks = extract_archive(lambda: open_archive_file(archive), manifest, target, watch=watch, keys=keys)
+        path = archive_beside(archive, manifest)
+        checks = extract_archive(
+            lambda: open_archive_file(path),
+            manifest,
+            target,
+            watch=watch,
+            keys=keys,
+            below=links_beside(path, manifest, keys=keys),
+        )
         return _inspected(manifest, checks)
+    _refuse_lonely_delta(archive)
     with _temporary_beside(target) as temporary:
         inspection = _unpack_foreign(archive, temporary, watch=watch, keys=keys)
         _refuse_failures(inspection.checks)
@@ -197,7 +176,7 @@ def _extract_database(
 def _extracting_media(
     archive: Path, manifest: Manifest | None, target: Path, *, watch: Watch, keys: Keys
 ) -> AbstractContextManager[Unpacked]:
-    path = media_file_beside(archive)
+    path = media_file_beside(archive, manifest)
     if manifest is not None and manifest.media is None:
         raise InputError("This backup holds no folders of media.", "Leave --media-to away.")
     if manifest is None and not path.exists():
@@ -212,9 +191,12 @@ def _extracting_media(
     )
 
 
-def media_file_beside(archive: Path) -> Path:
-    """Where the folders' archive lies that belongs to an archive file."""
-    return archive.with_name(archives.media_beside(archive.name))
+def media_file_beside(archive: Path, manifest: Manifest | None) -> Path:
+    """Where the folders' archive lies that belongs to an archive file, or to the manifest at that path."""
+    if manifest is None:
+        return archive.with_name(archives.media_beside(archive.name))
+    stem = archives.stem_of(archive.name.removesuffix(manifests.SUFFIX))
+    return archive.with_name(archives.media_at(stem, is_encrypted=manifest.encryption is not None))
 
 
 def _encryption_of(path: Path) -> str | None:
@@ -232,15 +214,18 @@ def inspect_file(archive: Path, *, scratch: Path, watch: Watch, keys: Keys = NO_
     manifest = manifest_beside(archive)
     media = _inspect_media(archive, manifest, scratch=scratch, watch=watch, keys=keys)
     if manifest is not None:
+        path = archive_beside(archive, manifest)
         checks = verify_full(
-            lambda: open_archive_file(archive),
+            lambda: open_archive_file(path),
             manifest,
             required_tables=manifest.required_tables,
             scratch=scratch,
             watch=watch,
             keys=keys,
+            below=links_beside(path, manifest, keys=keys),
         )
         return _inspected(manifest, checks).with_media(media)
+    _refuse_lonely_delta(archive)
     unpacked = scratch / "inspect.sqlite3"
     try:
         return _unpack_foreign(archive, unpacked, watch=watch, keys=keys).with_media(media)
@@ -251,7 +236,7 @@ def inspect_file(archive: Path, *, scratch: Path, watch: Watch, keys: Keys = NO_
 def _inspect_media(
     archive: Path, manifest: Manifest | None, *, scratch: Path, watch: Watch, keys: Keys
 ) -> Unpacked | None:
-    path = media_file_beside(archive)
+    path = media_file_beside(archive, manifest)
     is_expected = manifest is not None and manifest.media is not None
     if not is_expected and (manifest is not None or not path.exists()):
         return None
@@ -266,6 +251,14 @@ def _inspect_media(
         watch=watch,
         keys=keys,
     )
+
+
+def _refuse_lonely_delta(archive: Path) -> None:
+    if archive.name.removesuffix(SUFFIX).endswith(archives.DELTA_SUFFIX):
+        raise VerificationError(
+            "The archive holds only the pages that changed since another one, and its manifest is missing.",
+            "Put its manifest beside it, and the archives that it builds on.",
+        )
 
 
 def _inspected(manifest: Manifest, checks: list[Check]) -> Inspection:

@@ -6,7 +6,8 @@ digest can stand for its content.
 
 Manifests are a chain per database: each has a number, names the digest of the one before, and is
 signed (``core/signature.py``). Those of format 1 come from before that: they are read, and unsigned.
-Format 3 is format 2 with what not every backup has (``media``, ``delta``); a backup without writes format 2.
+Format 3 is format 2 with the keys ``media`` and ``delta``, of which one at least is not null; what needs
+neither is written in format 2.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from .archive import media_beside
+from .archive import media_at, media_beside
 from .census import Census
 from .errors import InputError, VerificationError
 from .ranges import Range, merged
@@ -25,9 +26,9 @@ from .signature import PublicKey
 
 SUFFIX = ".manifest.json"
 TYPE = "django-walsafe/backup"
-FORMAT = 2
+FORMAT = 3
+PLAIN_FORMAT = 2
 UNSIGNED_FORMAT = 1
-EXTENDED_FORMAT = 3
 MAX_BYTES = 32 << 20
 """Largest manifest that is read: a census of 65,000 tables fits many times."""
 
@@ -45,6 +46,83 @@ def canonical(document: Any) -> bytes:
 def utc_text(moment: datetime) -> str:
     """ISO 8601 in UTC with microseconds and a ``Z``."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+MAX_POSITION = 1000
+"""Longest chain of deltas that is read or written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delta:
+    """What an archive that holds only changed pages builds on, and what it gives (``core/delta.py``)."""
+
+    base: str
+    """Id of the backup whose archive it builds on."""
+    base_name: str
+    base_archive_sha256: str
+    base_sha256: str
+    """SHA-256 of the database file that the pages are put into."""
+    position: int
+    """How many deltas there are from the full archive up to this one, which is counted."""
+    links_sha256: str
+    """One digest for all archives from the full one up to this one: :func:`links_digest`."""
+    page_size: int
+    pages: int
+    """How many pages it holds."""
+    pages_sha256: str
+    """Root of the page digests of the database file that comes out."""
+    bytes: int
+    """Size of the tar inside."""
+    sha256: str
+    """Its SHA-256."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The section as JSON types."""
+        return {
+            "base": {
+                "id": self.base,
+                "name": self.base_name,
+                "archive_sha256": self.base_archive_sha256,
+                "sha256": self.base_sha256,
+            },
+            "position": self.position,
+            "links_sha256": self.links_sha256,
+            "page_size": self.page_size,
+            "pages": self.pages,
+            "pages_sha256": self.pages_sha256,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+        }
+
+    @classmethod
+    def from_dict(cls, found: Any) -> Delta:
+        """Read what :meth:`as_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is malformed.
+        """
+        base = found["base"]
+        delta = cls(
+            base=_text(base["id"]),
+            base_name=_text(base["name"]),
+            base_archive_sha256=_digest(base["archive_sha256"]),
+            base_sha256=_digest(base["sha256"]),
+            position=_number(found["position"]),
+            links_sha256=_digest(found["links_sha256"]),
+            page_size=_number(found["page_size"]),
+            pages=_size(found["pages"]),
+            pages_sha256=_digest(found["pages_sha256"]),
+            bytes=_number(found["bytes"]),
+            sha256=_digest(found["sha256"]),
+        )
+        if delta.position > MAX_POSITION:
+            raise ValueError("a chain that long is not read")
+        return delta
+
+
+def links_digest(archive_sha256: str, *, below: str = "") -> str:
+    """One digest for a chain of archives: of a full one its own, else that of the chain below and its own."""
+    return hashlib.sha256(f"{below}{archive_sha256}".encode()).hexdigest() if below else archive_sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +226,20 @@ class Manifest:
     software: dict[str, str] = field(default_factory=dict)
     media: Media | None = None
     """The folders stored beside the database; None when there are none."""
+    delta: Delta | None = None
+    """The archive holds only pages that changed; None for a full one."""
 
     @property
     def format(self) -> int:
         """The format that it is written in."""
         if not self.is_signed:
             return UNSIGNED_FORMAT
-        return FORMAT if self.media is None else EXTENDED_FORMAT
+        return PLAIN_FORMAT if self.media is None and self.delta is None else FORMAT
+
+    @property
+    def links_sha256(self) -> str:
+        """What an approval is bound to: one digest for every archive that a restore reads."""
+        return self.archive_sha256 if self.delta is None else self.delta.links_sha256
 
     @property
     def is_signed(self) -> bool:
@@ -174,10 +259,10 @@ class Manifest:
         """The canonical file content.
 
         Raises:
-            ValueError: it has media and no number in a chain, which format 1 cannot say.
+            ValueError: it has media or a delta, and no number in a chain, which format 1 cannot say.
         """
-        if self.media is not None and not self.is_signed:
-            raise ValueError("a manifest with media must be signed")
+        if not self.is_signed and (self.media is not None or self.delta is not None):
+            raise ValueError("a manifest with media, or of a delta, must be signed")
         chain: dict[str, Any] = {}
         if self.sequence is not None:
             chain = {
@@ -188,8 +273,11 @@ class Manifest:
                 "public_key": self.public_key,
             }
         extended: dict[str, Any] = {}
-        if self.format == EXTENDED_FORMAT:
-            extended = {"media": None if self.media is None else self.media.as_dict(), "delta": None}
+        if self.format == FORMAT:
+            extended = {
+                "media": None if self.media is None else self.media.as_dict(),
+                "delta": None if self.delta is None else self.delta.as_dict(),
+            }
         return canonical(
             {
                 "type": TYPE,
@@ -234,8 +322,8 @@ class Manifest:
         document = _parse(content)
         if document.get("type") != TYPE:
             raise _unreadable(f"its type is not {TYPE}")
-        if document.get("format") not in (EXTENDED_FORMAT, FORMAT, UNSIGNED_FORMAT):
-            raise _unreadable(f"its format is {document.get('format')!r}, this version reads up to {EXTENDED_FORMAT}")
+        if document.get("format") not in (FORMAT, PLAIN_FORMAT, UNSIGNED_FORMAT):
+            raise _unreadable(f"its format is {document.get('format')!r}, this version reads up to {FORMAT}")
         try:
             archive, snapshot = document["archive"], document["snapshot"]
             manifest = cls(
@@ -260,15 +348,24 @@ class Manifest:
                 previous=None if document["previous"] is None else _digest(document["previous"]),
                 software={_text(key): _text(value) for key, value in document["software"].items()},
                 **(_chain_fields(document) if document["format"] != UNSIGNED_FORMAT else {}),
-                **(_extended_fields(document) if document["format"] == EXTENDED_FORMAT else {}),
+                **(_extended_fields(document) if document["format"] == FORMAT else {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError) as exc:
             raise _unreadable(f"a field is missing or malformed ({exc})") from exc
-        if manifest.media is not None and manifest.media.name != media_beside(manifest.archive_name):
-            raise _unreadable("its media has another name than its archive")
+        if manifest.media is not None and not _is_own(manifest.media, manifest):
+            raise _unreadable("its media has the name of another backup")
         if manifest.to_bytes() != content:
             raise _unreadable("it is not in canonical form")
         return manifest
+
+
+def _is_own(media: Media, manifest: Manifest) -> bool:
+    """Whether the folders' archive lies beside that of the database, or is named by the backup's own id.
+
+    The second is so where the archive of the database is that of an earlier backup, which has another name.
+    """
+    own_end = media_at(f"-{manifest.id}", is_encrypted=manifest.encryption is not None)
+    return media.name == media_beside(manifest.archive_name) or media.name.endswith(own_end)
 
 
 def digest(content: bytes) -> str:
@@ -286,8 +383,11 @@ def _chain_fields(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _extended_fields(document: dict[str, Any]) -> dict[str, Any]:
-    media = document["media"]
-    return {"media": None if media is None else Media.from_dict(media)}
+    media, delta = document["media"], document["delta"]
+    return {
+        "media": None if media is None else Media.from_dict(media),
+        "delta": None if delta is None else Delta.from_dict(delta),
+    }
 
 
 def ranges_from(found: Any) -> tuple[Range, ...]:

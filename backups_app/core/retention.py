@@ -82,6 +82,8 @@ class Candidate:
     """An open restore, or an undo that may run at once, needs it."""
     verified_at: frozenset[str] = frozenset()
     """The destinations at which it has a verified copy."""
+    refers_to: frozenset[str] = frozenset()
+    """Backups whose archives it shares, or builds on."""
 
     @property
     def is_proven(self) -> bool:
@@ -102,9 +104,10 @@ def plan(backups: Iterable[Candidate], policy: Policy, *, now: datetime) -> list
     """One decision for each backup of one database, newest data first.
 
     Never deleted, whatever the policy says: what runs, has no files, is held, or is needed by an
-    open restore; the newest proven backup, and the newest with a verified copy at each destination;
-    safety backups and failed evidence within their time; what is dated in the future; what is
-    verified but could not be judged lately; and everything while nothing is proven.
+    open restore; what a backup that is kept shares its archive with, or builds on; the newest proven
+    backup, and the newest with a verified copy at each destination; safety backups and failed evidence
+    within their time; what is dated in the future; what is verified but could not be judged lately;
+    and everything while nothing is proven.
 
     Held, safety and future backups fill no slot, so that releasing them changes nothing else.
 
@@ -124,7 +127,21 @@ def plan(backups: Iterable[Candidate], policy: Policy, *, now: datetime) -> list
         return [Decision(id=each.id, is_kept=True, reason=reason) for each in found]
     slots = _slots(found, policy, now=now)
     newest = _newest(found, now=now)
-    return [_decide(each, policy, slots=slots, newest=newest, now=now) for each in found]
+    return _keep_referred(found, [_decide(each, policy, slots=slots, newest=newest, now=now) for each in found])
+
+
+def _keep_referred(found: list[Candidate], decisions: list[Decision]) -> list[Decision]:
+    """Keep also what is needed for restoring what is kept, and whatever that needs in turn."""
+    candidates, decided = {each.id: each for each in found}, {each.id: each for each in decisions}
+    waiting = [each.id for each in decisions if each.is_kept and candidates[each.id].has_files]
+    while waiting:
+        user = waiting.pop()
+        for name in candidates[user].refers_to:
+            decision = decided.get(name)
+            if decision is not None and not decision.is_kept:
+                decided[name] = Decision(id=name, is_kept=True, reason=f"backup {user}, which is kept, needs it")
+                waiting.append(name)
+    return [decided[each.id] for each in decisions]
 
 
 def _refuse_failed_newest(found: list[Candidate], *, now: datetime) -> None:

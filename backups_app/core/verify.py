@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from .archive import ENCRYPTION, Keys, OpenStored, ReadArchive, read_chunks, unpack_archive
+from .archive import ENCRYPTION, Keys, OpenStored, ReadArchive, read_archive, read_chunks, unpack_archive
 from .census import Census, quoted, take_census
+from .delta import PatchedFile
 from .errors import (
     SQLITE_ERRORS,
     KeyMissingError,
@@ -26,7 +28,9 @@ from .errors import (
     translated,
 )
 from .files import require_free_space
-from .manifest import Manifest
+from .links import Link, patch_of, require_linked
+from .manifest import Delta, Manifest
+from .pages import PageRoot, digests_of_file
 from .progress import Watch
 from .sqlite import open_snapshot
 
@@ -46,6 +50,15 @@ _NOT_OF_THE_FILE = (
 
 STORED_BYTES = "stored bytes"
 """Name of the check that the stored bytes are those that were written."""
+
+CONTENT = "content digest"
+"""Name of the check that what is inside is the database that was proven."""
+
+LINKS = "links below"
+"""Name of the check that the stored bytes of the archives that a delta builds on are right."""
+
+PAGES = "pages"
+"""Name of the check that a delta holds the pages that make its base the new database."""
 
 SITE_CHECK = "site check "
 """What the names of the site's own checks begin with: they judge the data, not the copy of it."""
@@ -251,6 +264,7 @@ def check_reading(
     archive_sha256: str,
     content_bytes: int,
     sha256: str,
+    content_name: str = CONTENT,
     prefix: str = "",
 ) -> list[Check]:
     """Compare one complete reading of a stored archive with what it must be.
@@ -270,17 +284,20 @@ def check_reading(
     if read.damage is not None:
         checks.append(Check(name=f"{prefix}decompression", ok=False, evidence=read.damage.message))
         return checks
-    is_same = (read.content_bytes, read.sha256) == (content_bytes, sha256)
-    checks.append(
-        Check(
-            name=f"{prefix}content digest",
-            ok=is_same,
-            evidence=f"{read.content_bytes:,} bytes, SHA-256 {read.sha256}"
-            if is_same
-            else f"{read.content_bytes:,} bytes with SHA-256 {read.sha256}, expected {content_bytes:,} with {sha256}",
-        )
-    )
+    name = prefix + content_name
+    checks.append(_check_content(read.content_bytes, read.sha256, content_bytes, sha256, name=name))
     return checks
+
+
+def _check_content(found_bytes: int, found_sha256: str, size_bytes: int, sha256: str, *, name: str) -> Check:
+    is_same = (found_bytes, found_sha256) == (size_bytes, sha256)
+    return Check(
+        name=name,
+        ok=is_same,
+        evidence=f"{found_bytes:,} bytes, SHA-256 {found_sha256}"
+        if is_same
+        else f"{found_bytes:,} bytes with SHA-256 {found_sha256}, expected {size_bytes:,} with {sha256}",
+    )
 
 
 def _check_stored(
@@ -296,8 +313,70 @@ def _check_stored(
     return Check(name=name, ok=True, evidence=f"{found_bytes:,} bytes, SHA-256 {found_sha256}")
 
 
-def verify_quick(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -> list[Check]:
+def verify_quick(
+    open_stored: OpenStored, manifest: Manifest, *, watch: Watch, below: Sequence[Link] = ()
+) -> list[Check]:
     """Hash the stored bytes and compare them with the manifest; decompresses nothing.
+
+    Those of the archives ``below``, which a delta builds on, are hashed as well.
+
+    Raises:
+        UnreachableError: the store does not answer. VerificationError: another chain is below.
+            CancelledError, DeadlineError: from ``watch``.
+    """
+    require_linked(manifest, below)
+    own = check_stored(open_stored, manifest, watch=watch)
+    return [own, *check_below(below, watch=watch)]
+
+
+def check_packed(open_stored: OpenStored, manifest: Manifest, *, watch: Watch, keys: Keys = NO_KEYS) -> list[Check]:
+    """Read one stored archive to its last byte: the stored bytes, and what is inside, whatever it builds on.
+
+    Nothing is written anywhere.
+
+    Raises:
+        LockedError: the stored bytes are right, and no key opens them. UnreachableError: the store does
+            not answer. CancelledError, DeadlineError: from ``watch``.
+    """
+    delta = manifest.delta
+    packed_bytes = delta.bytes if delta else manifest.size_bytes
+    with open_stored() as stored:
+        read = read_archive(
+            stored,
+            limit_bytes=packed_bytes,
+            total_bytes=manifest.archive_bytes,
+            watch=watch,
+            keys=keys_for(manifest.encryption, keys),
+        )
+    return check_reading(
+        read,
+        archive_bytes=manifest.archive_bytes,
+        archive_sha256=manifest.archive_sha256,
+        content_bytes=packed_bytes,
+        sha256=delta.sha256 if delta else manifest.sha256,
+        content_name="delta digest" if delta else CONTENT,
+    )
+
+
+def check_below(below: Sequence[Link], *, watch: Watch) -> list[Check]:
+    """Hash the stored bytes of the archives that a delta builds on; one check for all while they are right.
+
+    Raises:
+        UnreachableError: the store lacks one, or does not answer. CancelledError, DeadlineError.
+    """
+    for each in below:
+        try:
+            check = check_stored(each.open_stored, each.manifest, watch=watch)
+        except UnreachableError as exc:
+            raise UnreachableError(f"It builds on backup {each.manifest.id}. {exc.message}", exc.hint) from exc
+        if not check.ok:
+            return [replace(check, name=LINKS, evidence=f"backup {each.manifest.id}: {check.evidence}")]
+    evidence = f"the stored bytes of the {len(below):,} archives below are right"
+    return [Check(name=LINKS, ok=True, evidence=evidence)] if below else []
+
+
+def check_stored(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -> Check:
+    """Hash the stored bytes of one archive, whatever it builds on.
 
     Raises:
         UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
@@ -309,14 +388,26 @@ def verify_quick(open_stored: OpenStored, manifest: Manifest, *, watch: Watch) -
 
 def check_stored_bytes(
     open_stored: OpenStored, *, archive_bytes: int, archive_sha256: str, watch: Watch, prefix: str = ""
-) -> list[Check]:
-    """Hash a stored object and compare it with what was written. Raises as :func:`verify_quick`."""
+) -> Check:
+    """Hash a stored object and compare it with what was written; ``prefix`` begins the name of the check.
+
+    Raises: as :func:`check_stored`.
+    """
+    found_bytes, found_sha256 = hash_stored(open_stored, total_bytes=archive_bytes, watch=watch)
+    return _check_stored(found_bytes, found_sha256, archive_bytes, archive_sha256, prefix=prefix)
+
+
+def hash_stored(open_stored: OpenStored, *, total_bytes: int, watch: Watch) -> tuple[int, str]:
+    """Size and SHA-256 of stored bytes; ``total_bytes`` is for progress only.
+
+    Raises: as :func:`check_stored`.
+    """
     digest, found_bytes = hashlib.sha256(), 0
     with open_stored() as stored:
-        for piece in read_chunks(stored, phase="read", total_bytes=archive_bytes, watch=watch):
+        for piece in read_chunks(stored, phase="read", total_bytes=total_bytes, watch=watch):
             digest.update(piece)
             found_bytes += len(piece)
-    return [_check_stored(found_bytes, digest.hexdigest(), archive_bytes, archive_sha256, prefix=prefix)]
+    return found_bytes, digest.hexdigest()
 
 
 def verify_full(
@@ -327,6 +418,7 @@ def verify_full(
     scratch: Path,
     watch: Watch,
     keys: Keys = NO_KEYS,
+    below: Sequence[Link] = (),
 ) -> list[Check]:
     """Unpack the archive into ``scratch`` (a private folder) and check everything the manifest says.
 
@@ -339,7 +431,7 @@ def verify_full(
     """
     unpacked = scratch / "verify.sqlite3"
     try:
-        checks = unpack(open_stored, manifest, unpacked, watch=watch, keys=keys)
+        checks = unpack(open_stored, manifest, unpacked, watch=watch, keys=keys, below=below)
         if not failures(checks):
             checks += check_database(
                 unpacked,
@@ -354,24 +446,46 @@ def verify_full(
 
 
 def unpack(
-    open_stored: OpenStored, manifest: Manifest, target: Path, *, watch: Watch, keys: Keys = NO_KEYS
+    open_stored: OpenStored,
+    manifest: Manifest,
+    target: Path,
+    *,
+    watch: Watch,
+    keys: Keys = NO_KEYS,
+    below: Sequence[Link] = (),
 ) -> list[Check]:
     """Decrypt and decompress a stored archive into the new private file ``target``; compare all digests.
 
-    ``target`` is synced. Its content is proven only when every returned check is ok.
+    A delta is put into the archives ``below`` it, the full one first; at each of them the content is
+    proven before the next one is put in. ``target`` is synced. Its content is proven only when every
+    returned check is ok.
 
     Raises:
         LockedError: the stored bytes are right, and no key opens them.
-        UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError.
+        VerificationError: another chain is below. UnreachableError, DiskFullError, BackupError,
+            CancelledError, DeadlineError.
     """
-    require_free_space(target.parent, manifest.size_bytes, purpose="the unpacked database")
+    require_linked(manifest, below)
+    links = [*below, Link(open_stored=open_stored, manifest=manifest, keys=keys)]
+    needed_bytes = max(each.manifest.size_bytes for each in links)
+    require_free_space(target.parent, needed_bytes, purpose="the unpacked database")
+    checks = _unpack_full(links[0], target, watch=watch)
+    if len(links) > 1:
+        checks = _named(checks, links[0].manifest)
+        if not failures(checks):
+            checks += _put_deltas(links, target, watch=watch)
+    return checks
+
+
+def _unpack_full(link: Link, target: Path, *, watch: Watch) -> list[Check]:
+    manifest = link.manifest
     read = unpack_archive(
-        open_stored,
+        link.open_stored,
         target,
         limit_bytes=manifest.size_bytes,
         total_bytes=manifest.archive_bytes,
         watch=watch,
-        keys=keys_for(manifest.encryption, keys),
+        keys=keys_for(manifest.encryption, link.keys),
     )
     return check_reading(
         read,
@@ -380,6 +494,67 @@ def unpack(
         content_bytes=manifest.size_bytes,
         sha256=manifest.sha256,
     )
+
+
+def _put_deltas(links: Sequence[Link], target: Path, *, watch: Watch) -> list[Check]:
+    """Put the deltas of a chain into its unpacked full archive, up to the first that is not right."""
+    checks: list[Check] = []
+    deltas = [(each, each.manifest.delta) for each in links if each.manifest.delta]
+    with PageRoot(target.parent) as root:
+        root.fill(digests_of_file(target, page_size=deltas[0][1].page_size, watch=watch))
+        patched = PatchedFile(target, root)
+        for link, delta in deltas:
+            found = _put_delta(link, delta, patched, watch=watch)
+            checks += found if link is links[-1] else _named(found, link.manifest)
+            if failures(checks):
+                return checks
+    return [*checks, _check_file_digest(target, links[-1].manifest, watch=watch)]
+
+
+def _put_delta(link: Link, delta: Delta, patched: PatchedFile, *, watch: Watch) -> list[Check]:
+    manifest = link.manifest
+    read, problem, pages_sha256 = patched.apply(
+        link.open_stored,
+        patch_of(manifest, delta),
+        packed_bytes=delta.bytes,
+        total_bytes=manifest.archive_bytes,
+        watch=watch,
+        keys=keys_for(manifest.encryption, link.keys),
+    )
+    checks = check_reading(
+        read,
+        archive_bytes=manifest.archive_bytes,
+        archive_sha256=manifest.archive_sha256,
+        content_bytes=delta.bytes,
+        sha256=delta.sha256,
+        content_name="delta digest",
+    )
+    if not failures(checks):
+        checks.append(check_pages(problem, found=pages_sha256, expected=delta.pages_sha256, pages=delta.pages))
+    return checks
+
+
+def check_pages(problem: str, *, found: str, expected: str, pages: int) -> Check:
+    """Whether a delta, put into the pages of its base, gave those of its own database."""
+    if problem:
+        return Check(name=PAGES, ok=False, evidence=f"it is no delta as it must be: {problem}")
+    if found != expected:
+        return Check(name=PAGES, ok=False, evidence=f"root {found} of the page digests, expected {expected}")
+    return Check(name=PAGES, ok=True, evidence=f"{pages:,} pages, root {found} of all page digests")
+
+
+def _check_file_digest(path: Path, manifest: Manifest, *, watch: Watch) -> Check:
+    digest, found_bytes = hashlib.sha256(), 0
+    with translated("reading the unpacked database"), open(path, "rb", buffering=0) as stream:
+        for piece in read_chunks(stream, phase="check", total_bytes=manifest.size_bytes, watch=watch):
+            digest.update(piece)
+            found_bytes += len(piece)
+    return _check_content(found_bytes, digest.hexdigest(), manifest.size_bytes, manifest.sha256, name=CONTENT)
+
+
+def _named(checks: list[Check], manifest: Manifest) -> list[Check]:
+    """The checks of an archive below, told apart from those of the archive itself."""
+    return [replace(each, name=f"{each.name} of backup {manifest.id}") for each in checks]
 
 
 def keys_for(encryption: str | None, keys: Keys) -> Keys | None:

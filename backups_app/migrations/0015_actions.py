@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("backups_app", "0013_media"),
+        ("backups_app", "0014_space"),
     ]
 
     operations = [

@@ -92,6 +92,24 @@ class Backup(models.Model):
     hint = models.TextField(_("hint"), blank=True)
 
     archive_name = models.CharField(_("archive name"), max_length=255, blank=True)
+    shares_with = models.CharField(
+        _("shares the archive of"),
+        max_length=32,
+        blank=True,
+        help_text=_("The backup with the same content, whose archive serves for this one too."),
+    )
+    builds_on = models.CharField(
+        _("builds on"),
+        max_length=32,
+        blank=True,
+        help_text=_("Its archive holds the pages that changed since that of this backup."),
+    )
+    links_sha256 = models.CharField(
+        _("chain SHA-256"),
+        max_length=64,
+        blank=True,
+        help_text=_("One digest for all archives that a restore reads. Empty: it reads this one only."),
+    )
     size_bytes = models.BigIntegerField(_("size"), null=True, blank=True)
     archive_bytes = models.BigIntegerField(_("stored size"), null=True, blank=True)
     sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True)
@@ -149,7 +167,12 @@ class Backup(models.Model):
             models.Index(fields=["origin_sha256"], condition=~Q(origin_sha256=""), name="backup_by_origin"),
             models.Index(fields=["database", "state", "-taken_at"], name="backup_by_age_of_data"),
             # Sums of bytes are answered from the index alone: the rows hold a census each.
-            models.Index(fields=["state", "created_at", "archive_bytes", "media_bytes"], name="backup_by_stored_bytes"),
+            models.Index(
+                fields=["state", "shares_with", "created_at", "archive_bytes", "media_bytes"],
+                name="backup_by_stored_bytes",
+            ),
+            models.Index(fields=["shares_with"], condition=~Q(shares_with=""), name="backup_by_shared_archive"),
+            models.Index(fields=["builds_on"], condition=~Q(builds_on=""), name="backup_by_base"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
@@ -177,6 +200,13 @@ class Backup(models.Model):
             ),
             models.CheckConstraint(
                 condition=~Q(state__in=["failed", "cancelled"]) | ~Q(reason=""), name="backup_failure_has_a_reason"
+            ),
+            models.CheckConstraint(
+                condition=Q(builds_on="", links_sha256="") | (~Q(builds_on="") & ~Q(links_sha256="")),
+                name="backup_builds_on_a_known_chain",
+            ),
+            models.CheckConstraint(
+                condition=Q(shares_with="") | ~Q(shares_with=F("id")), name="backup_shares_with_another"
             ),
             # What is held has its files, and what has lost them says when and why.
             models.CheckConstraint(
@@ -207,8 +237,13 @@ class Backup(models.Model):
 
     @property
     def stored_bytes(self) -> int:
-        """Size of all its archives at one destination."""
-        return (self.archive_bytes or 0) + self.media_bytes
+        """What it adds to one destination: its own archives, so not one that it shares with another backup."""
+        return (0 if self.shares_with else self.archive_bytes or 0) + self.media_bytes
+
+    @property
+    def restored_sha256(self) -> str:
+        """One digest for every archive that a restore of it reads: what an approval is bound to."""
+        return self.links_sha256 or self.archive_sha256
 
     @property
     def is_gone(self) -> bool:

@@ -60,6 +60,12 @@ class Database(models.Model):
         editable=False,
         help_text=_("Folders that are stored beside it, unless the setting MEDIA names others."),
     )
+    delta_chain = models.PositiveIntegerField(
+        _("deltas after a full archive"),
+        null=True,
+        blank=True,
+        help_text=_("At most so many archives of changed pages in a row. Empty: the setting DELTA_CHAIN. 0: none."),
+    )
     freshness_hours = models.PositiveIntegerField(
         _("freshness limit (hours)"),
         null=True,

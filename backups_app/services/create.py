@@ -16,14 +16,32 @@ from django.utils import timezone
 
 from .. import __version__, conf
 from ..core.age import FileKey, X25519Recipient
-from ..core.archive import ENCRYPTION, OpenStored, WrittenStream
-from ..core.create import CreatedArchive, CreateOptions, create_archive, prove_stored
-from ..core.errors import BackupError, CancelledError, UnreachableError, VerificationError, translated
+from ..core.archive import ENCRYPTION, OpenStored
+from ..core.create import (
+    CreatedArchive,
+    CreateOptions,
+    PagesDraft,
+    Unchanged,
+    create_archive,
+    create_unless_unchanged,
+    prove_stored,
+)
+from ..core.errors import (
+    BackupError,
+    CancelledError,
+    KeyMissingError,
+    UnreachableError,
+    VerificationError,
+    translated,
+)
 from ..core.files import scratch_folder
-from ..core.manifest import Manifest
+from ..core.manifest import Delta, Manifest, Media
+from ..core.media.pack import PackedMedia
 from ..core.media.unpack import PREFIX as MEDIA_PREFIX
 from ..core.progress import ProgressCallback, Watch
-from ..core.verify import Check, failures, reason_of
+from ..core.snapshot import Snapshot
+from ..core.verify import NO_KEYS, Check, check_below, check_packed, check_stored, failures, reason_of
+from ..encryption import Keyring
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Database, Job, Recipient, Verification
 from ..models.backup import Verdict, new_backup_id
@@ -38,9 +56,12 @@ from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .keys.registry import note_use, sync_recipients
 from .keys.safety import unproven_remark
+from .links import links_under
 from .media import media_folders
 from .names import archive_name, manifest_name, media_name, signature_name
+from .previous import Owner, longest_chain, manifest_of_owner, owner_for
 from .storing import Attempt, Part, Place, discard, plan_places, small_part, store_everywhere
+from .verify import verify_copy
 
 logger = logging.getLogger(__name__)
 
@@ -202,29 +223,111 @@ def _create_and_prove(
     places = plan_places(database, recipients, now=timezone.now())  # before any work
     # A safety backup must be had of whatever is there: that may be why somebody restores.
     tables = () if backup.trigger == Backup.Trigger.SAFETY else required_tables(database)
-    created = create_archive(
-        origin.path if origin else live_path(database),
-        folder,
-        options=CreateOptions(
-            required_tables=tables,
-            integrity_check_max_bytes=conf.get("INTEGRITY_CHECK_MAX_BYTES"),
-            busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"),
-            compression_level=conf.get("ZSTD_LEVEL"),
-            compression_workers=conf.get("ZSTD_WORKERS"),
-            recipients=[X25519Recipient.parse(each.public) for each in recipients],
-            # What a restore in place does not touch, a safety backup need not hold.
-            media=() if origin or backup.trigger == Backup.Trigger.SAFETY else media_folders(database),
-            databases=database_files(),
-        ),
-        watch=watch,
-        now=timezone.now,
+    owner = None if _stands_alone(backup, origin) else owner_for(database, recipients, places)
+    options = CreateOptions(
+        required_tables=tables,
+        integrity_check_max_bytes=conf.get("INTEGRITY_CHECK_MAX_BYTES"),
+        busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"),
+        compression_level=conf.get("ZSTD_LEVEL"),
+        compression_workers=conf.get("ZSTD_WORKERS"),
+        recipients=[X25519Recipient.parse(each.public) for each in recipients],
+        # What a restore in place does not touch, a safety backup need not hold.
+        media=() if _stands_alone(backup, origin) else media_folders(database),
+        databases=database_files(),
+        previous=owner.previous if owner else None,
+        is_reusing=bool(conf.get("REUSE_UNCHANGED")),
+        longest_chain=0 if _stands_alone(backup, origin) else longest_chain(database),
+        kept_digests=conf.page_digests(database.identity),
     )
-    if origin:
-        created = replace(created, snapshot=replace(created.snapshot, taken_at=origin.taken_at))
     remark = unproven_remark(recipients, now=timezone.now())
-    store_created(backup, created, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
-    if on_file_key is not None and created.archive.file_key is not None:
+    source = origin.path if origin else live_path(database)
+    created = create_unless_unchanged(source, folder, options=options, watch=watch, now=timezone.now)
+    store = partial(_store, backup, tables=tables, places=places, actor=actor, watch=watch, remark=remark)
+    if origin and isinstance(created, CreatedArchive):
+        created = replace(created, snapshot=replace(created.snapshot, taken_at=origin.taken_at))
+    if owner is not None and (isinstance(created, Unchanged) or created.delta is not None):
+        try:
+            store(created, folder=folder, owner=owner)
+        except VerificationError as exc:
+            # What it was to refer to is not what it was: the new backup must not depend on it.
+            logger.error("Backup %s is stored whole: %s", backup.pk, exc)  # noqa: TRY400 - no traceback
+            _judge(owner.backup, actor=actor, job=backup.job, watch=watch)
+            if created.media is not None:  # it is made anew, from after the new snapshot
+                created.media.stream.path.unlink()
+            created = _make_alone(backup, source, folder, options=options, watch=watch)
+            folder = folder / _ALONE
+        else:
+            return
+    store(created, folder=folder)
+    if on_file_key is not None and isinstance(created, CreatedArchive) and created.archive.file_key is not None:
         on_file_key(created.archive.file_key)
+
+
+def _store(
+    backup: Backup,
+    created: CreatedArchive | Unchanged,
+    *,
+    folder: Path,
+    owner: Owner | None = None,
+    tables: tuple[str, ...],
+    places: Sequence[Place],
+    actor: Actor,
+    watch: Watch,
+    remark: str,
+) -> None:
+    if isinstance(created, CreatedArchive):
+        store_created(backup, created, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
+    elif owner is not None:
+        _share(backup, created, owner, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
+
+
+_ALONE = "alone"
+
+
+def _make_alone(backup: Backup, source: Path, folder: Path, *, options: CreateOptions, watch: Watch) -> CreatedArchive:
+    """A new snapshot in a full archive, after an attempt that left nothing but its name on the row."""
+    backup.archive_name = archive_name(
+        backup.database.name,
+        created_at=backup.created_at,
+        backup_id=backup.pk,
+        is_encrypted=bool(options.recipients),
+    )
+    backup.save(update_fields=["archive_name"])
+    alone = folder / _ALONE
+    alone.mkdir(mode=0o700)
+    return create_archive(source, alone, options=replace(options, previous=None), watch=watch, now=timezone.now)
+
+
+def _judge(owner: Backup, *, actor: Actor, job: Job | None, watch: Watch) -> None:
+    """Record what is wrong with an archive that could not be proven again."""
+    for copy in owner.copies.filter(state=Copy.State.VERIFIED):
+        verify_copy(owner, copy, level=Verification.Level.QUICK, actor=actor, job=job, watch=watch)
+
+
+def _stands_alone(backup: Backup, origin: Origin | None) -> bool:
+    """Whether the backup has an archive of its own, and a full one.
+
+    A safety backup has: whoever rolls back opens it with the key that was kept in memory since it was made.
+    """
+    return origin is not None or backup.trigger == Backup.Trigger.SAFETY
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What a backup consists of: its snapshot, and the archive that a restore reads."""
+
+    snapshot: Snapshot
+    checks: list[Check]
+    archive_name: str
+    archive_bytes: int
+    archive_sha256: str
+    size_bytes: int
+    sha256: str
+    content_sha256: str
+    recipients: tuple[str, ...]
+    media: PackedMedia | None = None
+    delta: Delta | None = None
+    shares_with: str = ""
 
 
 def store_created(
@@ -247,17 +350,105 @@ def store_created(
         VerificationError: what is stored is not what was made. BackupError: from the stores.
         Nothing of it is left then.
     """
-    database = backup.database
-    sealed = seal_manifest(_manifest(backup, created, tables), database=database, actor=actor)
-    if sealed.manifest.media is not None:
+    archive = created.archive
+    if created.delta is not None:
+        backup.archive_name = archive_name(
+            backup.database.name,
+            created_at=backup.created_at,
+            backup_id=backup.pk,
+            is_encrypted=bool(archive.recipients),
+            is_delta=True,
+        )
+        backup.save(update_fields=["archive_name"])  # whoever cleans up after a killed process looks there
+    made = _Made(
+        snapshot=created.snapshot,
+        checks=created.checks,
+        archive_name=backup.archive_name,
+        archive_bytes=archive.archive_bytes,
+        archive_sha256=archive.archive_sha256,
+        size_bytes=archive.content_bytes,
+        sha256=archive.sha256,
+        content_sha256=archive.content_sha256,
+        recipients=archive.recipients,
+        media=created.media,
+        delta=created.delta,
+    )
+    part = _archive_part(backup, created, watch=watch)
+    _store_made(backup, made, part, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
+    if created.pages is not None and backup.state == Backup.State.VERIFIED:
+        _keep_digests(backup, created.pages, archive_sha256=archive.archive_sha256)
+
+
+def _keep_digests(backup: Backup, pages: PagesDraft, *, archive_sha256: str) -> None:
+    path = conf.page_digests(backup.database.identity)
+    try:
+        pages.keep(path, backup=backup.pk, archive_sha256=archive_sha256)
+    except BackupError as exc:  # the backup is good without; the next archive is a full one
+        logger.error("The next archive of %s will be a full one: %s", backup.database.name, exc)  # noqa: TRY400
+
+
+def _share(
+    backup: Backup,
+    unchanged: Unchanged,
+    owner: Owner,
+    tables: tuple[str, ...],
+    folder: Path,
+    *,
+    places: Sequence[Place],
+    actor: Actor,
+    watch: Watch,
+    remark: str,
+) -> None:
+    """Record a backup whose content lies in the archive of ``owner``; that archive is proven again at each place.
+
+    Raises:
+        VerificationError: at none of them is it what it was. BackupError: from the stores. Nothing of
+            the new backup is left then.
+    """
+    manifest = manifest_of_owner(owner, places)
+    made = _Made(
+        snapshot=unchanged.snapshot,
+        checks=unchanged.checks,
+        archive_name=manifest.archive_name,
+        archive_bytes=manifest.archive_bytes,
+        archive_sha256=manifest.archive_sha256,
+        size_bytes=manifest.size_bytes,
+        sha256=manifest.sha256,
+        content_sha256=manifest.content_sha256,
+        recipients=tuple(owner.backup.key_ids),
+        media=unchanged.media,
+        delta=manifest.delta,
+        shares_with=owner.backup.pk,
+    )
+    part = _shared_part(manifest, watch=watch)
+    shared = [f"Nothing has changed: it shares the archive of backup {owner.backup.pk}.", *([remark] if remark else [])]
+    _store_made(backup, made, part, tables, folder, places=places, actor=actor, watch=watch, remark=" ".join(shared))
+
+
+def _store_made(
+    backup: Backup,
+    made: _Made,
+    part: Part,
+    tables: tuple[str, ...],
+    folder: Path,
+    *,
+    places: Sequence[Place],
+    actor: Actor,
+    watch: Watch,
+    remark: str,
+) -> None:
+    database, own_media = backup.database, media_name(backup.archive_name)  # also where the archive is another's
+    media = None if made.media is None else made.media.facts(own_media)
+    sealed = seal_manifest(_manifest(backup, made, tables, media=media), database=database, actor=actor)
+    if media is not None:
         # Before anything is stored: whoever cleans up after a killed process removes what the row names.
-        backup.media = sealed.manifest.media.as_dict()
-        backup.media_bytes = sealed.manifest.media.archive_bytes
+        backup.media, backup.media_bytes = media.as_dict(), media.archive_bytes
         backup.save(update_fields=["media", "media_bytes"])
-    parts = _parts(backup.archive_name, created, sealed, folder, watch=watch)
+    parts = [part, *_media_parts(own_media, made.media, watch=watch)]
+    parts += _small_parts(backup.archive_name, sealed, folder)
     attempts = store_everywhere(backup, places, parts, watch=watch)
     try:
-        _record_outcome(backup, attempts, created=created, sealed=sealed, actor=actor, remark=remark)
+        _record_outcome(backup, attempts, made=made, sealed=sealed, actor=actor, remark=remark)
     except BaseException:
         discard(attempts)
         backup.refresh_from_db()  # a half-recorded outcome must not show on the failed row
@@ -265,8 +456,8 @@ def store_created(
     advance_head(sealed, database=database)
 
 
-def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) -> Manifest:
-    snapshot, archive = created.snapshot, created.archive
+def _manifest(backup: Backup, made: _Made, tables: tuple[str, ...], *, media: Media | None) -> Manifest:
+    snapshot = made.snapshot
     return Manifest(
         id=backup.pk,
         database=backup.database.name,
@@ -274,47 +465,87 @@ def _manifest(backup: Backup, created: CreatedArchive, tables: tuple[str, ...]) 
         created_at=backup.created_at,
         taken_at=snapshot.taken_at,
         trigger=backup.trigger,
-        archive_name=backup.archive_name,
-        archive_bytes=archive.archive_bytes,
-        archive_sha256=archive.archive_sha256,
-        encryption=ENCRYPTION if archive.recipients else None,
-        size_bytes=archive.content_bytes,
-        sha256=archive.sha256,
-        content_sha256=archive.content_sha256,
+        archive_name=made.archive_name,
+        archive_bytes=made.archive_bytes,
+        archive_sha256=made.archive_sha256,
+        encryption=ENCRYPTION if made.recipients else None,
+        size_bytes=made.size_bytes,
+        sha256=made.sha256,
+        content_sha256=made.content_sha256,
         census=snapshot.census,
         journal_mode=snapshot.journal_mode,
         method=snapshot.method,
         required_tables=tables,
-        failure=reason_of(created.checks),
+        failure=reason_of(made.checks),
         software={"django-walsafe": __version__, "sqlite": sqlite3.sqlite_version},
-        media=None if created.media is None else created.media.facts(media_name(backup.archive_name)),
+        media=media,
+        delta=made.delta,
     )
 
 
-def _parts(name: str, created: CreatedArchive, sealed: Sealed, folder: Path, *, watch: Watch) -> list[Part]:
-    """The objects of a backup, in the order of publication: those that :func:`.names.stored_names` names."""
+def _archive_part(backup: Backup, created: CreatedArchive, *, watch: Watch) -> Part:
+    """The archive just made; below a delta, the stored bytes of what it builds on are read again as well."""
 
-    def prove(open_stored: OpenStored, *, written: WrittenStream, prefix: str = "") -> list[Check]:
-        checks = prove_stored(open_stored, written, watch=watch, prefix=prefix)
+    def prove(open_stored: OpenStored, copy: Copy) -> list[Check]:
+        checks = prove_stored(open_stored, created.archive, watch=watch, made=created)
+        if created.delta is not None and not failures(checks):
+            checks += check_below(links_under(copy, created.delta), watch=watch)
+        _refuse_failures(checks)
+        return checks
+
+    return Part(name=backup.archive_name, path=created.archive.path, prove=prove)
+
+
+def _shared_part(manifest: Manifest, *, watch: Watch) -> Part:
+    """An archive that is stored already: read back to its last byte, and to its content when a key is at hand."""
+
+    def prove(open_stored: OpenStored, copy: Copy) -> list[Check]:
+        try:
+            keys = Keyring.configured().keys_for(manifest) if manifest.encryption else NO_KEYS
+            checks = check_packed(open_stored, manifest, watch=watch, keys=keys)
+        except KeyMissingError:  # the stored bytes are those that were proven to hold the content
+            checks = [check_stored(open_stored, manifest, watch=watch)]
+        if manifest.delta is not None and not failures(checks):
+            checks += check_below(links_under(copy, manifest.delta), watch=watch)
         if failures(checks):
             raise VerificationError(
-                f"The stored archive does not give back what was written ({reason_of(checks)}).",
-                "It was removed. Check the disk of the archives folder, or the store.",
+                f"The archive of the backup before is not what it was ({reason_of(checks)}).",
+                "Run `manage.py backup verify` on that backup.",
             )
         return checks
 
-    parts = [Part(name=name, path=created.archive.path, prove=partial(prove, written=created.archive))]
-    if created.media is not None:
-        stream = created.media.stream
-        prove_media = partial(prove, written=stream, prefix=MEDIA_PREFIX)
-        parts.append(Part(name=media_name(name), path=stream.path, prove=prove_media))
+    return Part(name=manifest.archive_name, path=None, prove=prove)
+
+
+def _media_parts(name: str, media: PackedMedia | None, *, watch: Watch) -> list[Part]:
+    """The archive of the folders just made, when there is one; it is the backup's own, whatever it shares."""
+    if media is None:
+        return []
+
+    def prove(open_stored: OpenStored, _copy: Copy) -> list[Check]:
+        checks = prove_stored(open_stored, media.stream, watch=watch, prefix=MEDIA_PREFIX)
+        _refuse_failures(checks)
+        return checks
+
+    return [Part(name=name, path=media.stream.path, prove=prove)]
+
+
+def _refuse_failures(checks: list[Check]) -> None:
+    if failures(checks):
+        raise VerificationError(
+            f"The stored archive does not give back what was written ({reason_of(checks)}).",
+            "It was removed. Check the disk of the archives folder, or the store.",
+        )
+
+
+def _small_parts(name: str, sealed: Sealed, folder: Path) -> list[Part]:
+    """Manifest and signature, in the order of publication: those that :func:`.names.stored_names` names."""
     manifest_checks = [Check(name="manifest", ok=True, evidence=f"SHA-256 {sealed.digest}")]
     signature_checks = [
         Check(name="signature", ok=True, evidence=f"Ed25519, key {sealed.key_id}"),
         Check(name="chain", ok=True, evidence=f"number {sealed.manifest.sequence}"),
     ]
     return [
-        *parts,
         small_part(manifest_name(name), sealed.content, folder, what="manifest", checks=manifest_checks),
         small_part(signature_name(name), sealed.signature, folder, what="signature", checks=signature_checks),
     ]
@@ -324,28 +555,31 @@ def _record_outcome(
     backup: Backup,
     attempts: Sequence[Attempt],
     *,
-    created: CreatedArchive,
+    made: _Made,
     sealed: Sealed,
     actor: Actor,
     remark: str = "",
 ) -> None:
-    snapshot, archive, now = created.snapshot, created.archive, timezone.now()
-    reason = reason_of(created.checks)
+    snapshot, now = made.snapshot, timezone.now()
+    reason = reason_of(made.checks)
     backup.taken_at = snapshot.taken_at
     backup.finished_at = now
-    backup.size_bytes, backup.archive_bytes = archive.content_bytes, archive.archive_bytes
-    backup.sha256, backup.archive_sha256 = archive.sha256, archive.archive_sha256
-    backup.content_sha256, backup.manifest_sha256 = archive.content_sha256, sealed.digest
+    backup.archive_name, backup.shares_with = made.archive_name, made.shares_with
+    backup.builds_on = made.delta.base if made.delta else ""
+    backup.links_sha256 = made.delta.links_sha256 if made.delta else ""
+    backup.size_bytes, backup.archive_bytes = made.size_bytes, made.archive_bytes
+    backup.sha256, backup.archive_sha256 = made.sha256, made.archive_sha256
+    backup.content_sha256, backup.manifest_sha256 = made.content_sha256, sealed.digest
     backup.sequence, backup.signing_key_id = sealed.manifest.sequence, sealed.key_id
     backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
     backup.remarks = [
         *snapshot.notes,
-        *(f"Media: {each}." for each in (created.media.remarks if created.media else ())),
+        *(f"Media: {each}." for each in (made.media.remarks if made.media else ())),
         *remarks_on(backup),
         *([remark] if remark else []),
         *_missing_at(attempts),
     ]
-    backup.is_encrypted, backup.key_ids = bool(archive.recipients), list(archive.recipients)
+    backup.is_encrypted, backup.key_ids = bool(made.recipients), list(made.recipients)
     backup.pinned_seconds = snapshot.pinned_seconds
     if reason:
         backup.state, backup.verdict = Backup.State.FAILED, Verdict.FAILED
@@ -356,14 +590,28 @@ def _record_outcome(
         backup.state, backup.verdict = Backup.State.VERIFIED, Verdict.PASSED
         backup.verified_at = now
     with transaction.atomic(using=conf.CATALOG_ALIAS):
+        if made.delta is not None or made.shares_with:
+            _require_owners(made)
         backup.save()
-        note_use(archive.recipients, now=now)
+        note_use(made.recipients, now=now)
         for each in attempts:
             if each.is_proven:
-                _record_proof(backup, each, created.checks, actor=actor, now=now)
+                _record_proof(backup, each, made.checks, actor=actor, now=now)
             else:
                 _record_missing(backup, each, actor=actor)
         _audit(backup, actor=actor)
+
+
+def _require_owners(made: _Made) -> None:
+    """In the transaction that records a backup: nobody has given up what it shares or builds on.
+
+    Raises:
+        VerificationError: somebody has, meanwhile.
+    """
+    ids = [each for each in (made.shares_with, made.delta.base if made.delta else "") if each]
+    rows = Backup.objects.select_for_update().filter(pk__in=ids, state=Backup.State.VERIFIED)
+    if len(rows) < len(set(ids)):
+        raise VerificationError("The backup that this one refers to is not there any more.", "Run the backup again.")
 
 
 def _record_proof(backup: Backup, attempt: Attempt, checks: list[Check], *, actor: Actor, now: datetime) -> None:

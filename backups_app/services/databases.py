@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
@@ -324,26 +324,29 @@ def change_policy(
     freshness_hours: int | None,
     retention: Mapping[str, int | None] | None = None,
     destinations: list[str] | None = None,
+    delta_chain: int | Literal["as it is"] | None = "as it is",
     actor: Actor,
 ) -> None:
     """Change what is asked of a database's backups from now on, and record the change.
 
     ``destinations``: where they are stored, none of them meaning the setting; None leaves that as it is.
+    ``delta_chain``: how many deltas may follow a full archive, None meaning the setting.
     ``retention`` maps rules (:attr:`.Database.KEEP_FIELDS`) to their numbers; rules that it leaves
     out stay as they are.
     """
     rules = {name: number for name, number in (retention or {}).items() if name in Database.KEEP_FIELDS}
     places = {} if destinations is None else {"destinations": destinations}
+    deltas = {} if delta_chain == "as it is" else {"delta_chain": delta_chain}
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         Database.objects.filter(pk=database.pk).update(
-            required_tables=required_tables, freshness_hours=freshness_hours, **rules, **places
+            required_tables=required_tables, freshness_hours=freshness_hours, **rules, **places, **deltas
         )
         audit.record(
             "change-policy",
             actor=actor,
             database_name=database.name,
             detail=f"required tables {required_tables}, freshness limit {freshness_hours or 'as in the settings'}"
-            + _rules_text(rules)
+            + _rules_text({**rules, **deltas})
             + ("" if destinations is None else f"; destinations {destinations or 'as in the settings'}"),
         )
 

@@ -22,6 +22,7 @@ from .audit import Actor
 from .copies import refuse_pruned
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
+from .links import is_referred_to, object_name
 from .prune import give_up, is_held_by_hand, needed_backups, newest_at, proven_beside
 
 ACTION = "delete"
@@ -55,7 +56,7 @@ def last_of(backup: Backup, *, now: datetime) -> Last:
 
 
 def refuse_deletion(backup: Backup, *, now: datetime) -> None:
-    """Refuse what nobody may delete: while it is held, needed, protected, made, or without files.
+    """Refuse what nobody may delete: while it is held, needed, referred to, protected, made, or without files.
 
     Raises:
         RefusedError: with the reason and what to do.
@@ -71,6 +72,11 @@ def refuse_deletion(backup: Backup, *, now: datetime) -> None:
         raise RefusedError(
             "An open restore, or the undo of a restore, needs this backup.",
             "Wait until it has ended or expired, or reject the request.",
+        )
+    if is_referred_to(backup):
+        raise RefusedError(
+            "Another backup shares the archive of this one, or builds on it.",
+            "Delete that one first; retention deletes both when their time has come.",
         )
     ends_at = (backup.taken_at or backup.created_at) + timedelta(days=conf.get("SAFETY_DAYS"))
     if backup.trigger == Backup.Trigger.SAFETY and ends_at > now:
@@ -163,7 +169,7 @@ def _require_survivor(backup: Backup, *, now: datetime) -> None:
         return  # it was confirmed that none remains
     for copy in survivor.copies.filter(state=Copy.State.VERIFIED):
         try:
-            if reach(copy.destination).size(copy.name) == survivor.archive_bytes:
+            if reach(copy.destination).size(object_name(survivor, copy)) == survivor.archive_bytes:
                 return
         except UnreachableError:
             continue

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from .. import conf
 from ..core.archive import read_at_most, stem_of
+from ..core.beside import open_archive_file
 from ..core.download import ProvenStream
 from ..core.errors import (
     BackupError,
@@ -26,7 +27,6 @@ from ..core.errors import (
     VerificationError,
     translated,
 )
-from ..core.extract import open_archive_file
 from ..core.files import file_lock, scratch_folder
 from ..core.progress import Watch
 from ..core.signature import SIGNATURE_BYTES
@@ -36,6 +36,7 @@ from ..models import AuditEvent, Backup, Copy
 from . import audit
 from .audit import Actor
 from .copies import from_first_good_copy, refuse_pruned
+from .links import object_name
 from .names import manifest_name, signature_name
 from .restores.staging import stage_backup
 from .signing import check_signature, read_stored_manifest, signature_problem
@@ -147,21 +148,20 @@ Fail = Callable[[BackupError], None]
 
 def _archive(backup: Backup, stack: ExitStack, fail: Fail) -> _Found:
     def use(copy: Copy) -> tuple[Copy, BinaryIO]:
-        destination = reach(copy.destination)
-        found = destination.size(copy.name)
+        destination, name = reach(copy.destination), object_name(backup, copy)
+        found = destination.size(name)
         if found != backup.archive_bytes:
             raise VerificationError(
                 f"The archive at {copy.destination} has {found:,} bytes in place of {backup.archive_bytes or 0:,}.",
                 "Verify this backup, and use another copy.",
             )
-        return copy, stack.enter_context(destination.open(copy.name))
+        return copy, stack.enter_context(destination.open(name))
 
     copy, stream = from_first_good_copy(backup, use)
     size_bytes = backup.archive_bytes or 0
     proven = ProvenStream(stream, size_bytes=size_bytes, sha256=backup.archive_sha256, on_failure=fail)
-    return _Found(
-        download=Download(proven.read, name=_plain(copy.name), size_bytes=size_bytes), source=copy.destination
-    )
+    download = Download(proven.read, name=_plain(object_name(backup, copy)), size_bytes=size_bytes)
+    return _Found(download=download, source=copy.destination)
 
 
 def _manifest_of(backup: Backup, _stack: ExitStack, _fail: Fail) -> _Found:

@@ -7,6 +7,7 @@ what a restore would take until the file can be used.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from .. import conf
 from ..core.archive import Keys, OpenStored
 from ..core.errors import UnreachableError, VerificationError
 from ..core.extract import extract_archive
+from ..core.links import Link
 from ..core.manifest import Manifest
 from ..core.progress import Watch
 from ..core.site_checks import run_site_check
@@ -65,6 +67,7 @@ def rehearse(
     scratch: Path,
     watch: Watch,
     keys: Keys,
+    below: Sequence[Link] = (),
 ) -> None:
     """Restore a stored archive to a new file in ``scratch`` and append every check that was made.
 
@@ -76,7 +79,7 @@ def rehearse(
     """
     restored = scratch / "drill.sqlite3"
     try:
-        extracted = extract_archive(open_stored, manifest, restored, watch=watch, keys=keys)
+        extracted = extract_archive(open_stored, manifest, restored, watch=watch, keys=keys, below=below)
     except UnreachableError:
         raise
     except VerificationError as exc:

@@ -21,6 +21,7 @@ from ..models import AuditEvent, Backup, Copy
 from . import audit
 from .audit import Actor
 from .copies import from_first_good_copy, require_copies
+from .links import links_below, opener
 from .names import media_name
 from .restores.guards import Objection, refuse_objections, require_reasons
 from .signing import signature_problem
@@ -134,16 +135,15 @@ def _extract_copy(
     backup: Backup, copy: Copy, target: Path, media_target: Path | None, *, keyring: Keyring, watch: Watch
 ) -> Extraction:
     manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
-    destination = reach(copy.destination)
-    keys = keyring.keys_for(manifest)
+    keys, below = keyring.keys_for(manifest), links_below(copy, manifest, keys_for=keyring.keys_for)
 
     def extract() -> list[Check]:
-        return extract_archive(lambda: destination.open(copy.name), manifest, target, watch=watch, keys=keys)
+        return extract_archive(opener(backup, copy), manifest, target, watch=watch, keys=keys, below=below)
 
     if media_target is None:
         return Extraction(target=target, destination=copy.destination, checks=extract())
     extracting = extracting_media(
-        partial(destination.open, media_name(copy.name)),
+        partial(reach(copy.destination).open, media_name(copy.name)),
         manifest.media,
         media_target,
         encryption=manifest.encryption,

@@ -10,6 +10,7 @@ from ..core import age
 from ..core import archive as archives
 from ..core import manifest as manifests
 from ..core import signature as signatures
+from ..core.manifest import Manifest
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -27,11 +28,24 @@ def safe_name(database: str) -> str:
     return f"{rest}-{hashlib.sha256(database.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
 
-def archive_name(database: str, *, created_at: datetime, backup_id: str, is_encrypted: bool = False) -> str:
-    """``<database>/<YYYY>/<database>-<UTC yyyymmddThhmmssZ>-<id>.sqlite3.zst``, with ``.age`` when encrypted."""
+def archive_name(
+    database: str, *, created_at: datetime, backup_id: str, is_encrypted: bool = False, is_delta: bool = False
+) -> str:
+    """``<database>/<YYYY>/<database>-<UTC yyyymmddThhmmssZ>-<id>.sqlite3.zst``, with ``.age`` when encrypted.
+
+    An archive of changed pages has ``.delta`` before ``.zst``.
+    """
     moment, name = created_at.astimezone(UTC), safe_name(database)
-    suffix = archives.SUFFIX + age.SUFFIX if is_encrypted else archives.SUFFIX
+    suffix = archives.DELTA_SUFFIX if is_delta else archives.SUFFIX
+    if is_encrypted:
+        suffix += age.SUFFIX
     return f"{name}/{moment:%Y}/{name}-{moment:%Y%m%dT%H%M%SZ}-{backup_id}{suffix}"
+
+
+def own_stem(manifest: Manifest) -> str:
+    """The stem at which the manifest of a backup is stored, also when it shares the archive of another one."""
+    name = archive_name(manifest.database, created_at=manifest.created_at, backup_id=manifest.id)
+    return archives.stem_of(name)
 
 
 def manifest_name(archive: str) -> str:

@@ -12,7 +12,7 @@ from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any
 
-from django.db.models import Avg, Count, F, Max, Q, Sum
+from django.db.models import Avg, Case, Count, F, Max, Q, Sum, When
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
@@ -31,7 +31,8 @@ DATABASES_PER_PAGE = 16
 
 _DATABASES_PER_QUERY = MOST_ROWS // DAYS
 _GROWTH = timedelta(days=30)
-_STORED = F("archive_bytes") + F("media_bytes")
+# An archive that several backups share is there once.
+_STORED = Case(When(shares_with="", then=F("archive_bytes")), default=0) + F("media_bytes")
 _JOBS_SHOWN = 10
 _RUNS_SHOWN = 5
 _DRILL = "drill"

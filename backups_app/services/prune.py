@@ -31,6 +31,7 @@ from .audit import Actor
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
+from .links import is_referred_to, object_name, referring_first
 from .names import media_name
 from .removal import finish_removal
 
@@ -136,7 +137,9 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
         audit.record("prune", actor=actor, outcome=outcome, database_name=database.name, detail=exc.message)
         raise
     pruned.kept.extend(each for each in judged if each.decision.is_kept)
-    doomed = [each for each in reversed(judged) if not each.decision.is_kept]  # the oldest first
+    oldest_first = [each for each in reversed(judged) if not each.decision.is_kept]
+    doomed_by_id = {each.backup.pk: each for each in oldest_first}
+    doomed = [doomed_by_id[each.pk] for each in referring_first([each.backup for each in oldest_first])]
     total = sum(each.backup.stored_bytes for each in doomed)
     done = 0
     pruned.failures.extend(blocked.values())
@@ -210,6 +213,7 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
             is_held=is_held_by_hand(backup),
             is_safety=backup.trigger == Backup.Trigger.SAFETY,
             is_needed=backup.pk in needed,
+            refers_to=frozenset({backup.shares_with, backup.builds_on} - {""}),
             verified_at=frozenset(copy.destination for copy in copies[backup.pk] if copy.state == Copy.State.VERIFIED),
         )
         for backup in backups
@@ -270,7 +274,7 @@ def _is_at_one_of(backup: Backup, places: Mapping[str, object]) -> bool:
 
 def _require_there(backup: Backup, copy: Copy) -> None:
     try:
-        found = reach(copy.destination).size(copy.name)
+        found = reach(copy.destination).size(object_name(backup, copy))
         if backup.has_media:
             found += reach(copy.destination).size(media_name(copy.name))
     except UnreachableError as exc:
@@ -279,10 +283,11 @@ def _require_there(backup: Backup, copy: Copy) -> None:
             f"{exc.message}",
             exc.hint,
         ) from exc
-    if found != backup.stored_bytes:
+    expected = (backup.archive_bytes or 0) + backup.media_bytes  # also where the archive is another one's
+    if found != expected:
         raise RefusedError(
             f"Nothing was pruned: the backup {backup.pk}, which is to be kept, has {found:,} bytes at "
-            f"{copy.destination} in place of {backup.stored_bytes:,}.",
+            f"{copy.destination} in place of {expected:,}.",
             f"Run `manage.py backup verify {backup.pk}`, and make a new backup.",
         )
 
@@ -300,7 +305,7 @@ def _mark(judged: Judged, *, actor: Actor, now: datetime, is_last_allowed: bool 
         row = Backup.objects.select_for_update().get(pk=backup.pk)
         if row.state != backup.state or is_held_by_hand(row) or row.pk in needed_backups(now=now):
             return False
-        if row.state == Backup.State.RUNNING:
+        if row.state == Backup.State.RUNNING or is_referred_to(row):
             return False
         if not is_last_allowed and is_newest_of_its_sort(row, now=now):
             return False

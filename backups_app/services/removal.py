@@ -13,7 +13,7 @@ from . import audit
 from .audit import Actor
 from .chain import note_pruned
 from .copies import note_failed_attempt, note_success
-from .names import stored_names
+from .links import is_archive_needed, object_names
 
 
 def finish_removal(backup: Backup, *, actor: Actor) -> bool:
@@ -53,11 +53,16 @@ def finish_removal(backup: Backup, *, actor: Actor) -> bool:
 def remove_objects(copy: Copy) -> None:
     """Remove every object of a copy; those that are gone already are no error.
 
+    An archive that other backups share, or build on, stays; it goes with the last of them.
+
     Raises:
         BackupError: one of them may be there still.
     """
     destination = reach(copy.destination)
-    for name in stored_names(copy.name, has_media=copy.backup.has_media):
+    archive, *others = object_names(copy.backup, copy)
+    if not is_archive_needed(copy.backup):
+        destination.remove(archive)
+    for name in others:
         destination.remove(name)
 
 

@@ -28,8 +28,8 @@ from . import audit
 from .audit import Actor
 from .copies import nearest_first, note_failed_attempt, note_success
 from .keys.safety import require_safe_for
-from .names import stored_names
-from .verify import deepest_level, read_manifest, verify_copy, verify_stored_bytes
+from .links import object_names
+from .verify import deepest_level, read_manifest, verify_copy, verify_own_bytes
 
 _NEVER_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
 
@@ -76,7 +76,7 @@ def _store_again(
         scratch_folder(conf.scratch_folder(), f"repair-{uuid.uuid4().hex}") as folder,
     ):
         files = _fetch(backup, source, folder, watch=watch)
-        _replace(copy, files, watch=watch)
+        _replace(backup, copy, files, watch=watch)
     copy.stored_at = timezone.now()
     note_success(copy)
     copy.save(update_fields=["stored_at", "attempts", "retry_at"])
@@ -103,7 +103,8 @@ def _is_wanting(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
         return False
     try:
         manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
-        return bool(failures(verify_stored_bytes(copy, manifest, watch=watch)))
+        # Its own bytes only: those of an archive that it builds on are for that one's repair.
+        return bool(failures(verify_own_bytes(backup, copy, manifest, watch=watch)))
     except UnreachableError:
         return False
     except VerificationError:
@@ -113,7 +114,7 @@ def _is_wanting(backup: Backup, copy: Copy, *, watch: Watch) -> bool:
 def _fetch(backup: Backup, source: Copy, folder: Path, *, watch: Watch) -> list[Path]:
     """The good files, proven by the digests in the catalogue; the signature only where there is one."""
     destination = reach(source.destination)
-    names = stored_names(source.name, has_media=backup.has_media)
+    names = object_names(backup, source)
     media = [(str(backup.media["sha256"]), int(backup.media["bytes"]))] if backup.media else []
     facts = [(backup.archive_sha256, backup.archive_bytes), *media, (backup.manifest_sha256, 0), (None, 0)]
     files: list[Path] = []
@@ -129,18 +130,18 @@ def _fetch(backup: Backup, source: Copy, folder: Path, *, watch: Watch) -> list[
     return files
 
 
-def _replace(copy: Copy, files: list[Path], *, watch: Watch) -> None:
+def _replace(backup: Backup, copy: Copy, files: list[Path], *, watch: Watch) -> None:
     """Store the good files, each read back before the next one.
 
     Raises:
         VerificationError: what came back differs; it was removed. BackupError: from the store.
     """
     destination = reach(copy.destination)
-    names = stored_names(copy.name, has_media=copy.backup.has_media)
+    names = object_names(backup, copy)
     if copy.state not in _NEVER_STORED:
         copy.state, copy.reason = Copy.State.REPAIRING, copy.reason or "It is being replaced by a good copy."
         copy.save(update_fields=["state", "reason"])
-        for name in names:
+        for name in names[1:]:  # an archive that is right stays: others may share it, or build on it
             destination.remove(name)
     for name, path in zip(names, files, strict=False):
         if _is_there(destination, name, path, watch=watch):

@@ -35,9 +35,10 @@ class Part:
     """One object of a backup, ready in private scratch."""
 
     name: str
-    path: Path
-    prove: Callable[[OpenStored], list[Check]]
-    """Reads the stored object back. Raises VerificationError when it is not what was stored."""
+    path: Path | None
+    """None for what is stored already, and is only proven again."""
+    prove: Callable[[OpenStored, Copy], list[Check]]
+    """Reads the stored object of a copy back. Raises VerificationError when it is not what was stored."""
 
 
 def small_part(name: str, content: bytes, folder: Path, *, what: str, checks: Sequence[Check]) -> Part:
@@ -49,7 +50,7 @@ def small_part(name: str, content: bytes, folder: Path, *, what: str, checks: Se
     draft = folder / what
     write_synced(draft, content)
 
-    def prove(open_stored: OpenStored) -> list[Check]:
+    def prove(open_stored: OpenStored, _copy: Copy) -> list[Check]:
         with open_stored() as stream:
             is_same = read_at_most(stream, len(content) + 1) == content
         if not is_same:
@@ -133,13 +134,17 @@ class Attempt:
             return
         for part in parts:
             watch.check()
-            self.written.append(part.name)
-            try:
-                self.destination.store(part.path, part.name, watch=watch)
-            except RefusedError:
-                self.written.remove(part.name)  # the name is taken: that object is not ours
-                raise
-            self.checks += part.prove(partial(self.destination.open, part.name))
+            if part.path is not None:
+                self._store_object(self.destination, part.path, part.name, watch=watch)
+            self.checks += part.prove(partial(self.destination.open, part.name), self.copy)
+
+    def _store_object(self, destination: Destination, path: Path, name: str, *, watch: Watch) -> None:
+        self.written.append(name)
+        try:
+            destination.store(path, name, watch=watch)
+        except RefusedError:
+            self.written.remove(name)  # the name is taken: that object is not ours
+            raise
 
     def remove(self) -> None:
         """Take back what was stored; what cannot be removed now stays in :attr:`written`, and is logged."""

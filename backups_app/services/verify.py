@@ -22,13 +22,14 @@ from ..core.verify import (
     STORED_BYTES,
     Check,
     LockedError,
+    check_stored,
     failures,
     reason_of,
     verdict_for,
     verify_full,
     verify_quick,
 )
-from ..destinations import Destination, reach
+from ..destinations import reach
 from ..encryption import Keyring
 from ..jobs.claim import Claim
 from ..models import AuditEvent, Backup, Copy, Job, Verification
@@ -36,12 +37,13 @@ from ..models.backup import Verdict
 from . import audit
 from .audit import Actor
 from .chain import check_chain
-from .copies import require_copies
+from .copies import require_copies, stored_copies
 from .databases import required_tables
 from .drill import Rehearsal, rehearse
 from .heal import heal_interrupted
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
+from .links import all_referring, chain_of, links_below, opener
 from .names import media_name
 from .signing import check_signature, read_stored_manifest
 
@@ -121,8 +123,12 @@ def verify_copy(
     job: Job | None,
     watch: Watch,
     keyring: Keyring | None = None,
+    is_spreading: bool = True,
 ) -> Verification:
     """Verify one stored copy, and record the verdict; for the owner of ``job``.
+
+    With ``is_spreading``, a verdict that changes what is known of the copy is followed by a quick look at
+    the copies there that share its archive, or build on it.
 
     Raises: as :func:`verify_backup`.
     """
@@ -141,6 +147,7 @@ def verify_copy(
             hint = "Use another copy, or an older verified backup; then look at the disk of this destination."
     except (VerificationError, KeyMissingError) as exc:
         verdict, reason, hint = verdict_for(exc), exc.message, exc.hint
+    was_good = copy.state == Copy.State.VERIFIED
     verification = Verification(
         backup=backup,
         destination=copy.destination,
@@ -168,7 +175,44 @@ def verify_copy(
             subject=backup.pk,
             detail=f"{level} at {copy.destination}: {verdict}" + (f": {reason}" if reason else ""),
         )
+    if is_spreading:
+        _spread(backup, copy, verification, was_good=was_good, actor=actor, job=job, watch=watch)
     return verification
+
+
+def _spread(
+    backup: Backup,
+    copy: Copy,
+    verification: Verification,
+    *,
+    was_good: bool,
+    actor: Actor,
+    job: Job | None,
+    watch: Watch,
+) -> None:
+    """Let the verdict about one archive reach the copies at the same destination that are not restored without it.
+
+    What is found to be bad through another backup is looked for below it: its owner gets the verdict.
+    """
+    look = partial(verify_copy, level=Verification.Level.QUICK, actor=actor, job=job, watch=watch, is_spreading=False)
+    is_good = copy.state == Copy.State.VERIFIED
+    if is_good == was_good:
+        return
+    roots = [backup]
+    if not is_good:
+        for below in reversed([each for each in chain_of(backup) if each.pk != backup.pk]):
+            found = stored_copies(below).filter(destination=copy.destination).first()
+            if found is not None and look(below, found).verdict != Verdict.PASSED:
+                roots.append(below)
+                break  # what is above it is bad for this reason
+    seen = {each.pk for each in roots}
+    for root in roots:
+        for above in all_referring(root):
+            found = stored_copies(above).filter(destination=copy.destination).first()
+            if found is None or above.pk in seen or (found.state == Copy.State.VERIFIED) == is_good:
+                continue
+            seen.add(above.pk)
+            look(above, found)
 
 
 def _check_copy(
@@ -190,16 +234,17 @@ def _check_copy(
     checks.append(check_signature(backup, copy, stored))
     if manifest.is_signed:
         checks.append(check_chain(backup, manifest))
-    destination = reach(copy.destination)
-
-    open_stored = partial(destination.open, copy.name)
+    open_stored = opener(backup, copy)
     if level == Verification.Level.QUICK:
-        checks += verify_stored_bytes(copy, manifest, watch=watch)
+        checks += verify_quick(open_stored, manifest, watch=watch, below=links_below(copy, manifest))
+        checks += _verify_media_bytes(copy, manifest, watch=watch)
         return
     try:
         keys = keyring.keys_for(manifest)
+        below = links_below(copy, manifest, keys_for=keyring.keys_for)
     except KeyMissingError:
-        checks += verify_stored_bytes(copy, manifest, watch=watch)
+        checks += verify_quick(open_stored, manifest, watch=watch, below=links_below(copy, manifest))
+        checks += _verify_media_bytes(copy, manifest, watch=watch)
         if failures(checks):  # damage is told apart from a missing key
             return
         raise
@@ -214,15 +259,21 @@ def _check_copy(
                 scratch=scratch,
                 watch=watch,
                 keys=keys,
+                below=below,
             )
         else:
-            tables = required_tables(backup.database)
             checks += verify_full(
-                open_stored, manifest, required_tables=tables, scratch=scratch, watch=watch, keys=keys
+                open_stored,
+                manifest,
+                required_tables=required_tables(backup.database),
+                scratch=scratch,
+                watch=watch,
+                keys=keys,
+                below=below,
             )
         if manifest.media is not None:
             checks += verify_media_full(
-                partial(destination.open, media_name(copy.name)),
+                partial(reach(copy.destination).open, media_name(copy.name)),
                 manifest.media,
                 encryption=manifest.encryption,
                 scratch=scratch,
@@ -234,22 +285,21 @@ def _check_copy(
         raise
 
 
-def verify_stored_bytes(copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:
-    """Compare the stored bytes of a copy's archives with its manifest.
+def verify_own_bytes(backup: Backup, copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:
+    """Compare the stored bytes of a copy's archives with its manifest, whatever they build on.
 
     Raises:
         UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
     """
-    return verify_objects(reach(copy.destination), copy.name, manifest, watch=watch)
+    archive = check_stored(opener(backup, copy), manifest, watch=watch)
+    return [archive, *_verify_media_bytes(copy, manifest, watch=watch)]
 
 
-def verify_objects(destination: Destination, name: str, manifest: Manifest, *, watch: Watch) -> list[Check]:
-    """:func:`verify_stored_bytes` for an archive ``name`` that no row may know."""
-    checks = verify_quick(partial(destination.open, name), manifest, watch=watch)
-    if manifest.media is not None:
-        open_media = partial(destination.open, media_name(name))
-        checks += verify_media_quick(open_media, manifest.media, watch=watch)
-    return checks
+def _verify_media_bytes(copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:
+    if manifest.media is None:
+        return []
+    open_media = partial(reach(copy.destination).open, media_name(copy.name))
+    return verify_media_quick(open_media, manifest.media, watch=watch)
 
 
 _NOT_THERE = (Copy.State.PENDING, Copy.State.REFUSED, Copy.State.PRUNED)

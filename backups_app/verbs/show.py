@@ -45,6 +45,16 @@ def run(options: dict[str, Any], output: Output) -> int:
     return 0
 
 
+def _relations(backup: Backup) -> list[tuple[str, str]]:
+    """What its archive has to do with those of others."""
+    found: list[tuple[str, str]] = []
+    if backup.shares_with:
+        found.append(("archive", f"shared with backup {backup.shares_with}: nothing had changed"))
+    if backup.builds_on:
+        found.append(("builds on", f"backup {backup.builds_on}: the archive holds the pages that changed since"))
+    return found
+
+
 def _print(backup: Backup, output: Output) -> None:
     facts = [
         ("backup", backup.pk),
@@ -54,6 +64,7 @@ def _print(backup: Backup, output: Output) -> None:
         ("taken", f"{backup.taken_at:%Y-%m-%d %H:%M:%S} UTC" if backup.taken_at else "–"),
         ("size", f"{human_size(backup.size_bytes)}, stored as {human_size(backup.archive_bytes)}"),
         ("sha256", backup.sha256 or "–"),
+        *_relations(backup),
         ("encrypted for", ", ".join(f"{each[:16]}…" for each in backup.key_ids) or "–"),
         *((f"copy at {copy.destination}", f"{copy.name} ({copy.state})") for copy in backup.copies.all()),
         *_media_facts(backup),

@@ -203,7 +203,8 @@ import json, sys
 from pathlib import Path
 from backups_app.core import __main__
 from backups_app.core.create import CreateOptions, create_archive, prove_stored
-from backups_app.core.extract import extract_file, open_archive_file
+from backups_app.core.beside import open_archive_file
+from backups_app.core.extract import extract_file
 from backups_app.core.progress import Watch
 from backups_app.core.verify import failures
 

@@ -212,7 +212,7 @@ import resource, sys
 from pathlib import Path
 from backups_app.core.age import X25519Recipient
 from backups_app.core.create import CreateOptions, create_archive, prove_stored
-from backups_app.core.extract import open_archive_file
+from backups_app.core.beside import open_archive_file
 from backups_app.core.progress import Watch
 options = CreateOptions(recipients=[X25519Recipient.parse(sys.argv[3])])
 idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

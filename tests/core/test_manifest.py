@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from backups_app.core import manifest as manifests
 from backups_app.core.census import Census
 from backups_app.core.errors import VerificationError
-from backups_app.core.manifest import Manifest, canonical, digest, utc_text
+from backups_app.core.manifest import Delta, Manifest, canonical, digest, links_digest, utc_text
 from backups_app.core.signature import PublicKey
 
 KEY = PublicKey(bytes.fromhex("302a300506032b6570032100") + bytes(range(32)))
@@ -338,3 +338,101 @@ def test_any_value_in_any_field_is_either_canonical_or_not_trusted(path: str, va
 def test_any_bytes_are_not_trusted(content: bytes):
     with pytest.raises(VerificationError):
         Manifest.from_bytes(content)
+
+
+# Format 3: archives of changed pages
+
+DELTA = Delta(
+    base="ba9876543210",
+    base_name="shop-1.sqlite3.zst",
+    base_archive_sha256="1" * 64,
+    base_sha256="2" * 64,
+    position=3,
+    links_sha256="3" * 64,
+    page_size=4096,
+    pages=2,
+    pages_sha256="4" * 64,
+    bytes=12288,
+    sha256="5" * 64,
+)
+WITH_DELTA = replace(MANIFEST, delta=DELTA)
+
+
+def with_delta_field(path: str, value: object) -> bytes:
+    document = json.loads(WITH_DELTA.to_bytes())
+    place = document
+    *parents, last = path.split(".")
+    for each in parents:
+        place = place[each]
+    place[last] = value
+    return canonical(document)
+
+
+def test_a_full_archive_is_written_in_format_2_as_ever():
+    document = json.loads(CONTENT)
+    assert document["format"] == 2
+    assert not {"delta", "media"} & set(document)
+    assert MANIFEST.links_sha256 == MANIFEST.archive_sha256
+
+
+def test_a_delta_is_format_3_and_reads_back():
+    content = WITH_DELTA.to_bytes()
+    document = json.loads(content)
+    assert (document["format"], document["media"]) == (3, None)
+    assert document["delta"]["base"]["id"] == DELTA.base
+    assert Manifest.from_bytes(content) == WITH_DELTA
+    assert WITH_DELTA.links_sha256 == DELTA.links_sha256
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("format", 2),
+        ("format", 4),
+        ("delta", None),
+        ("delta", {}),
+        ("delta", []),
+        ("media", {}),
+        ("delta.base", None),
+        ("delta.base", "x"),
+        ("delta.base.id", 1),
+        ("delta.base.name", None),
+        ("delta.base.sha256", "2" * 63),
+        ("delta.base.archive_sha256", "X" * 64),
+        ("delta.base.extra", 1),
+        ("delta.position", 0),
+        ("delta.position", -1),
+        ("delta.position", 1001),
+        ("delta.position", True),
+        ("delta.position", "3"),
+        ("delta.page_size", 0),
+        ("delta.pages", -1),
+        ("delta.pages", None),
+        ("delta.pages_sha256", ""),
+        ("delta.links_sha256", "3" * 65),
+        ("delta.bytes", 0),
+        ("delta.sha256", None),
+        ("delta.extra", 1),
+    ],
+)
+def test_a_delta_section_with_an_impossible_value_is_not_trusted(path: str, value: object):
+    with pytest.raises(VerificationError):
+        Manifest.from_bytes(with_delta_field(path, value))
+
+
+@pytest.mark.parametrize("path", ["delta", "media", "delta.base", "delta.position", "delta.sha256", "delta.base.name"])
+def test_a_delta_section_that_lacks_a_field_is_not_trusted(path: str):
+    document = json.loads(WITH_DELTA.to_bytes())
+    place = document
+    *parents, last = path.split(".")
+    for each in parents:
+        place = place[each]
+    del place[last]
+    with pytest.raises(VerificationError):
+        Manifest.from_bytes(canonical(document))
+
+
+def test_one_digest_stands_for_all_archives_of_a_chain():
+    assert links_digest("a" * 64) == "a" * 64
+    assert links_digest("b" * 64, below="a" * 64) == hashlib.sha256(b"a" * 64 + b"b" * 64).hexdigest()
+    assert links_digest("b" * 64, below="c" * 64) != links_digest("b" * 64, below="a" * 64)

@@ -50,6 +50,28 @@ def test_the_last_ones_are_kept():
     assert reason(daily(5), Policy(keep_last=2), "d1") == "last 2 of 2"
 
 
+def test_what_a_kept_backup_needs_is_kept_whatever_it_needs_in_turn():
+    chain = [
+        backup("top", refers_to=frozenset({"middle"})),
+        backup("middle", hours=1, refers_to=frozenset({"full"})),
+        backup("full", hours=2),
+        backup("old", hours=3, refers_to=frozenset({"older"})),
+        backup("older", hours=4),
+    ]
+    assert deleted(chain, Policy(keep_last=1)) == {"old", "older"}
+    assert reason(chain, Policy(keep_last=1), "middle") == "backup top, which is kept, needs it"
+    assert reason(chain, Policy(keep_last=1), "full") == "backup middle, which is kept, needs it"
+
+
+def test_what_has_no_files_needs_nothing():
+    chain = [
+        backup("new"),
+        backup("bare", hours=1, has_files=False, refers_to=frozenset({"base"})),
+        backup("base", hours=2),
+    ]
+    assert deleted(chain, Policy(keep_last=1)) == {"base"}
+
+
 def test_of_each_day_the_newest_is_kept():
     hourly = [backup(f"h{number}", hours=number) for number in range(48)]
     kept = {each.id for each in hourly} - deleted(hourly, Policy(keep_daily=2))
@@ -228,6 +250,8 @@ def any_history(rng: random.Random) -> list[Candidate]:
                 is_safety=rng.random() < 0.15,
                 is_needed=rng.random() < 0.1,
                 verified_at=frozenset(places) if state == "verified" else frozenset(),
+                # One of those made before it: what it shares its archive with, or builds on.
+                refers_to=frozenset({rng.choice(found).id} if found and rng.random() < 0.4 else ()),
             )
         )
     rng.shuffle(found)
@@ -252,6 +276,8 @@ def require_invariants(backups: list[Candidate], policy: Policy, decisions: list
         assert not gone
         return
     newest = max((each.at for each in proven if each.at <= NOW), default=None)
+    needed = {name for each in backups if each.id in kept and each.has_files for name in each.refers_to}
+    assert needed <= kept, "what kept backups share or build on is kept"
     for each in gone:
         assert each.state != "running"
         assert each.has_files

@@ -44,7 +44,7 @@ def repack_media(
     stream = write_pieces(
         contents(), destination, size_bytes=media.tar_bytes, level=level, workers=workers, recipients=recipients
     )
-    if (stream.content_bytes, stream.sha256) != (media.tar_bytes, media.tar_sha256):
+    if (stream.packed_bytes, stream.packed_sha256) != (media.tar_bytes, media.tar_sha256):
         destination.unlink(missing_ok=True)
         raise VerificationError(
             "The media archive does not hold what its manifest says.", "Verify the backup; nothing was changed."

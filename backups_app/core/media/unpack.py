@@ -54,9 +54,15 @@ def verify_media_quick(open_stored: OpenStored, media: Media, *, watch: Watch) -
     Raises:
         UnreachableError: the store does not answer. CancelledError, DeadlineError: from ``watch``.
     """
-    return check_stored_bytes(
-        open_stored, archive_bytes=media.archive_bytes, archive_sha256=media.archive_sha256, prefix=PREFIX, watch=watch
-    )
+    return [
+        check_stored_bytes(
+            open_stored,
+            archive_bytes=media.archive_bytes,
+            archive_sha256=media.archive_sha256,
+            prefix=PREFIX,
+            watch=watch,
+        )
+    ]
 
 
 def verify_media_full(

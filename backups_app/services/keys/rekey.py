@@ -37,6 +37,7 @@ from ..create import new_row, record_run, store_created
 from ..hosts import here, require_here
 from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
+from ..links import referring_first
 from ..names import media_name
 from ..prune import give_up
 from ..restores.staging import stage_backup
@@ -238,13 +239,16 @@ def _replace(old: Backup, new: Backup, *, actor: Actor, is_old_kept: bool) -> No
 def backups_to_rekey() -> list[Backup]:
     """Verified backups of this host's databases that are not for exactly the recipients set now, oldest first.
 
+    Those that need the archive of another one come before it.
+
     Raises: as :func:`encryption.recipients`. NotFoundError: there is nothing to do.
     """
     wanted = {str(each) for each in encryption.recipients()}
     with_copy = Copy.objects.filter(state__in=Copy.STORED_STATES).values("backup")
     stored = Backup.objects.filter(here("database__host"), pk__in=with_copy, state=Backup.State.VERIFIED)
-    stored = stored.select_related("database")
-    found = [each for each in stored.order_by("taken_at") if set(each.key_ids) != wanted]
+    # What shares an archive, or builds on one, first: else the archive could not go.
+    ordered = stored.select_related("database").order_by("taken_at", "created_at")
+    found = referring_first([each for each in ordered if set(each.key_ids) != wanted])
     if not found:
         raise NotFoundError("No backup has to be encrypted anew.", "Each is for the recipients set now.")
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ...core.chain import Link
 from ...core.manifest import Manifest
 from ...core.signature import PublicKey
+from ..names import own_stem
 from .known import KnownCopy, stem_of
 from .outcome import Found
 from .store import Reading
@@ -57,7 +58,7 @@ def judge_new(reading: Reading, stem: str, *, keys: dict[str, PublicKey]) -> Fou
         return _of(manifest, stem, "forged", "The signature is not one over the manifest.")
     if key is None:
         return _of(manifest, stem, "key_unknown", f"It is signed with the key {_key_id(reading)}, unknown here.")
-    if stem_of(manifest.archive_name) != stem:
+    if stem_of(manifest.archive_name) != stem and own_stem(manifest) != stem:  # it may share another's archive
         is_same = manifest.archive_name.split("/")[0] == stem.split("/", maxsplit=1)[0]
         code = "rolled_back" if is_same else "misplaced"
         return _of(manifest, stem, code, f"The manifest of {manifest.archive_name} lies in its place.")

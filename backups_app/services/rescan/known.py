@@ -47,6 +47,11 @@ def stem_of(archive: str) -> str:
     return manifest_name(archive).removesuffix(manifests.SUFFIX)
 
 
+def id_in(stem: str) -> str:
+    """The id of the backup that a stem was made for."""
+    return stem.rpartition("-")[2][:32]
+
+
 def known_copies(destination: str) -> dict[str, KnownCopy]:
     """Stem → the finished copies that the catalogue has at a destination, of this host's databases."""
     rows = _there().filter(here("backup__database__host"), destination=destination)

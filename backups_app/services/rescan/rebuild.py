@@ -6,6 +6,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from ... import conf
+from ...core import age
+from ...core import archive as archives
 from ...core.errors import BusyError
 from ...core.manifest import Manifest
 from ...core.verify import STORED_BYTES, Check
@@ -13,6 +15,7 @@ from ...jobs.claim import job_lock
 from ...models import Backup, Copy, Database, Verification
 from ...models.backup import Verdict
 from ...models.database import UNKNOWN_PATH
+from .known import id_in, stem_of
 
 _REMARK = "Rebuilt from its signed manifest by a rescan."
 
@@ -46,12 +49,23 @@ def database_for(manifest: Manifest) -> tuple[Database, bool]:
     return twin, False
 
 
-def register(manifest: Manifest, *, digest: str, database: Database, destination: str) -> tuple[Backup, Copy]:
+def copy_name(manifest: Manifest, stem: str) -> str:
+    """The name of a copy whose manifest lies at ``stem``: that of its archive, or of none when it shares one."""
+    own = manifest.archive_name
+    if stem_of(own) == stem:
+        return own
+    return stem + archives.SUFFIX + (age.SUFFIX if manifest.encryption else "")
+
+
+def register(
+    manifest: Manifest, *, stem: str, digest: str, database: Database, destination: str
+) -> tuple[Backup, Copy]:
     """Bring a backup back into the catalogue, not verified yet, with the proof that its manifest records.
 
     Quick verification of the copy then decides: the stored bytes are those that were proven, or not.
     """
     now = timezone.now()
+    owner = manifest.id if stem_of(manifest.archive_name) == stem else id_in(stem_of(manifest.archive_name))
     taken_at = min(manifest.taken_at, now)
     backup = Backup(
         pk=manifest.id,
@@ -65,6 +79,9 @@ def register(manifest: Manifest, *, digest: str, database: Database, destination
         reason=manifest.failure or "It was found by a rescan, and its stored bytes are not verified yet.",
         hint="Run `manage.py backup verify`.",
         archive_name=manifest.archive_name,
+        shares_with="" if owner == manifest.id else owner,
+        builds_on=manifest.delta.base if manifest.delta else "",
+        links_sha256=manifest.delta.links_sha256 if manifest.delta else "",
         size_bytes=manifest.size_bytes,
         archive_bytes=manifest.archive_bytes,
         sha256=manifest.sha256,
@@ -83,7 +100,7 @@ def register(manifest: Manifest, *, digest: str, database: Database, destination
     copy = Copy(
         backup=backup,
         destination=destination,
-        name=manifest.archive_name,
+        name=copy_name(manifest, stem),
         state=Copy.State.FAILED if manifest.failure else Copy.State.PENDING,
         reason=manifest.failure,
         stored_at=min(manifest.created_at, now),

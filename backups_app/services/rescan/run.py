@@ -12,10 +12,11 @@ from ...core import manifest as manifests
 from ...core.chain import Fault, Head, Link, chain_end, judge_chain
 from ...core.errors import BusyError, RefusedError, UnreachableError, translated
 from ...core.files import file_lock
-from ...core.manifest import Manifest
+from ...core.manifest import Manifest, Media
+from ...core.media.unpack import verify_media_quick
 from ...core.progress import ProgressCallback, Watch
 from ...core.ranges import Range, covers, merged, single
-from ...core.verify import failures, reason_of
+from ...core.verify import failures, hash_stored, reason_of
 from ...destinations import LOCAL, Destination, get_destination
 from ...models import Backup, Copy, Database, Verification
 from ...models.backup import Verdict
@@ -24,11 +25,11 @@ from ..chain import adopt_head, head_of
 from ..heal import heal_interrupted
 from ..hosts import here
 from ..signing import trust
-from ..verify import verify_copy, verify_objects
+from ..verify import verify_copy
 from . import judge
-from .known import KnownCopy, copies_elsewhere, is_still_known, known_copies, numbers_elsewhere
+from .known import KnownCopy, copies_elsewhere, id_in, is_still_known, known_copies, numbers_elsewhere, stem_of
 from .outcome import Found, Rescan, record
-from .rebuild import database_for, register
+from .rebuild import copy_name, database_for, register
 from .store import Listing, Objects, Reading, list_store, read_manifest
 from .trust import Trust, decide_trust
 
@@ -152,6 +153,10 @@ class _Run:
         self.strangers = {text for row in others.values_list("identity", "name") for text in row}
         """Identities and names of databases that other hosts look after."""
         self.left = 0
+        self._listing: Listing | None = None
+        self._read: dict[str, tuple[int, str] | UnreachableError] = {}
+        """Archive → what was found when it was read."""
+        self._bases: dict[str, Manifest | None] = {}
 
     def carry_out(self, trusting: str) -> Rescan:
         """All steps."""
@@ -164,6 +169,7 @@ class _Run:
         except UnreachableError as exc:
             self._find("destination_unreachable", exc.message)
             return self.done
+        self._listing = listing
         self.done.objects = listing.objects
         # A row is there before its objects: what was listed is known by now, at least as running.
         self.present = known_copies(self.destination.name)
@@ -241,7 +247,7 @@ class _Run:
 
     def _is_running(self, stem: str) -> bool:
         """Whether a backup of this name is being made right now."""
-        state: str = self.rows.get(_id_in(stem), ("", ""))[0]
+        state: str = self.rows.get(id_in(stem), ("", ""))[0]
         return state == str(Backup.State.RUNNING)
 
     def _judge_without_manifest(self, stem: str, objects: Objects, known: KnownCopy | None) -> None:
@@ -251,7 +257,7 @@ class _Run:
                 self._find_known(code, f"The catalogue knows the backup, but {what} is not there.", known)
             self._note_bad(known, is_missing=not objects.archive)
         elif objects.archive or objects.media:
-            is_left_over = self.rows.get(_id_in(stem), ("", "unknown"))[1] == ""
+            is_left_over = self.rows.get(id_in(stem), ("", "unknown"))[1] == ""
             message = "No manifest belongs to this archive."
             self._find("left_over" if is_left_over else "stray_archive", message, path=objects.archive or objects.media)
         elif objects.has_signature:
@@ -285,12 +291,70 @@ class _Run:
         self.bad.append(known)
 
     def _archive_problem(self, manifest: Manifest, objects: Objects) -> tuple[str, str]:
-        """Code and reason of what is wrong with an archive; two empty texts when it is right."""
+        """Code and reason of what is wrong with the archives of a backup; two empty texts when they are right."""
         self._judge_media(manifest, objects)
+        code, problem = self._chain_problem(manifest)
+        if not problem and manifest.media is not None:
+            return self._media_problem(manifest.media, objects)
+        return code, problem
+
+    def _chain_problem(self, manifest: Manifest) -> tuple[str, str]:
+        """The same for the archive of the database.
+
+        What it builds on is part of it. Each archive is read once, however many backups need it.
+        """
+        code, problem = self._own_problem(manifest)
+        each = manifest
+        while not problem and each.delta is not None:
+            base, delta = self._manifest_of(each.delta.base_name), each.delta
+            if base is None or (base.delta is not None and base.delta.position >= delta.position):
+                code, problem = "archive_deleted", "its manifest is not there, or is none"
+            elif (base.archive_sha256, base.sha256) != (delta.base_archive_sha256, delta.base_sha256):
+                code, problem = "archive_replaced", "another one lies in its place"
+            else:
+                code, problem = self._own_problem(base)
+                each = base
+            if problem:
+                problem = f"It builds on backup {delta.base}: {problem}"
+        return code, problem
+
+    def _own_problem(self, manifest: Manifest) -> tuple[str, str]:
+        name = manifest.archive_name
+        if name not in self._read:
+            self._read[name] = self._read_archive(name)
+        found = self._read[name]
+        if isinstance(found, UnreachableError):
+            return ("unreachable" if self._is_listed(name) else "archive_deleted"), found.message
+        if found != (manifest.archive_bytes, manifest.archive_sha256):
+            written = f"{manifest.archive_bytes:,} bytes with SHA-256 {manifest.archive_sha256}"
+            return "archive_replaced", f"stored bytes: {found[0]:,} with SHA-256 {found[1]}, {written} were written"
+        return "", ""
+
+    def _read_archive(self, name: str) -> tuple[int, str] | UnreachableError:
         try:
-            checks = verify_objects(self.destination, manifest.archive_name, manifest, watch=self.quiet)
+            return hash_stored(partial(self.destination.open, name), total_bytes=0, watch=self.quiet)
         except UnreachableError as exc:
-            return _code_of_absent(manifest, objects), exc.message
+            return exc
+
+    def _manifest_of(self, name: str) -> Manifest | None:
+        """The manifest of the archive that another one builds on."""
+        if name not in self._bases:
+            try:
+                self._bases[name] = read_manifest(self.destination, stem_of(name)).manifest
+            except UnreachableError:
+                self._bases[name] = None
+        return self._bases[name]
+
+    def _is_listed(self, name: str) -> bool:
+        objects = self._listing.stems.get(stem_of(name)) if self._listing else None
+        return objects is not None and bool(objects.archive)
+
+    def _media_problem(self, media: Media, objects: Objects) -> tuple[str, str]:
+        """The same for the archive of the folders, which no other backup shares."""
+        try:
+            checks = verify_media_quick(partial(self.destination.open, media.name), media, watch=self.quiet)
+        except UnreachableError as exc:
+            return ("unreachable" if objects.media else "archive_deleted"), exc.message
         return ("archive_replaced", reason_of(checks)) if failures(checks) else ("", "")
 
     def _judge_media(self, manifest: Manifest, objects: Objects) -> None:
@@ -409,30 +473,37 @@ class _Run:
             code, problem = self._archive_problem(manifest, objects)
             verdict: str = Verdict.FAILED if problem else Verdict.PASSED
         else:
-            code, problem, verdict = self._register(reading, manifest, objects, row)
+            code, problem, verdict = self._register(reading, stem, manifest, objects, row)
         if verdict != Verdict.PASSED and manifest.archive_name not in objects.odd:
             database = self.names[manifest.identity]
             self._find(code, problem, path=manifest.archive_name, backup=manifest.id, database=database)
 
     def _register(
-        self, reading: Reading, manifest: Manifest, objects: Objects, row: Backup | None
+        self, reading: Reading, stem: str, manifest: Manifest, objects: Objects, row: Backup | None
     ) -> tuple[str, str, str]:
         if row is None:
             database, is_new = database_for(manifest)
             self.names[manifest.identity] = database.name
             if is_new:
                 self.done.databases_added.append(database.name)
-            row, copy = register(manifest, digest=reading.digest, database=database, destination=self.destination.name)
+            row, copy = register(
+                manifest, stem=stem, digest=reading.digest, database=database, destination=self.destination.name
+            )
         else:  # the catalogue knows the backup, but not that a copy of it is here
             stored_at = min(manifest.created_at, timezone.now())
-            facts = {"name": manifest.archive_name, "stored_at": stored_at}
+            facts = {"name": copy_name(manifest, stem), "stored_at": stored_at}
             copy, is_new = Copy.objects.get_or_create(backup=row, destination=self.destination.name, defaults=facts)
             if not is_new and copy.stored_at is None:  # it waited to be stored, and is there
                 copy.stored_at = stored_at
         judged = self._verify(row, copy)
         if judged.verdict == Verdict.UNREACHABLE:
-            return _code_of_absent(manifest, objects), judged.reason, judged.verdict
+            return self._code_of_absent(manifest, objects), judged.reason, judged.verdict
         return "archive_replaced", judged.reason, judged.verdict
+
+    def _code_of_absent(self, manifest: Manifest, objects: Objects) -> str:
+        """The finding about archives that cannot be read: they are not there, or their store does not answer."""
+        is_there = self._is_listed(manifest.archive_name) and (manifest.media is None or bool(objects.media))
+        return "unreachable" if is_there else "archive_deleted"
 
     # Verdicts
 
@@ -446,13 +517,3 @@ class _Run:
 
     def _verify(self, backup: Backup, copy: Copy) -> Verification:
         return verify_copy(backup, copy, level=Verification.Level.QUICK, actor=self.actor, job=None, watch=self.quiet)
-
-
-def _id_in(stem: str) -> str:
-    return stem.rpartition("-")[2][:32]
-
-
-def _code_of_absent(manifest: Manifest, objects: Objects) -> str:
-    """The finding about an archive that cannot be read: it is not there, or its store does not answer."""
-    is_there = bool(objects.archive) and (manifest.media is None or bool(objects.media))
-    return "unreachable" if is_there else "archive_deleted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ...core import age
 from ...core import archive as archives
 from ...core import manifest as manifests
 from ...core import signature as signatures
@@ -13,8 +14,10 @@ from ...core.manifest import Manifest
 from ...core.signature import SIGNATURE_BYTES, PublicKey
 from ...destinations import Destination
 
-ARCHIVE_SUFFIXES = (archives.SUFFIX, f"{archives.SUFFIX}.age")
-MEDIA_SUFFIXES = (archives.MEDIA_SUFFIX, f"{archives.MEDIA_SUFFIX}.age")
+ARCHIVE_SUFFIXES = tuple(
+    suffix + encrypted for suffix in (archives.SUFFIX, archives.DELTA_SUFFIX) for encrypted in ("", age.SUFFIX)
+)
+MEDIA_SUFFIXES = (archives.MEDIA_SUFFIX, archives.MEDIA_SUFFIX + age.SUFFIX)
 
 
 @dataclass(slots=True)

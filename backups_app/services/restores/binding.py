@@ -14,7 +14,7 @@ def binding_of(restore: Restore) -> str:
         canonical(
             {
                 "backup": restore.backup_id,
-                "archive_sha256": restore.backup.archive_sha256,
+                "archive_sha256": restore.backup.restored_sha256,
                 "target": restore.database.identity,
                 "path": restore.database.path,
                 "overrides": restore.overrides,

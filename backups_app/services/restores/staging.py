@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from ...core.age import FileKey
@@ -13,10 +12,10 @@ from ...core.errors import VerificationError
 from ...core.manifest import Manifest
 from ...core.progress import Watch
 from ...core.verify import check_database, failures, reason_of, unpack
-from ...destinations import reach
 from ...encryption import Keyring
 from ...models import Backup, Copy
 from ..copies import from_first_good_copy
+from ..links import links_below, opener
 from ..verify import read_manifest
 
 
@@ -54,14 +53,14 @@ def _stage_copy(
     backup: Backup, copy: Copy, staged: Path, *, keys_for: Callable[[Manifest], Keys], watch: Watch
 ) -> Census:
     manifest = read_manifest(copy, expected_sha256=backup.manifest_sha256)
-    if manifest.archive_sha256 != backup.archive_sha256:  # what an approval is bound to
+    found = (manifest.archive_sha256, manifest.links_sha256)
+    if found != (backup.archive_sha256, backup.restored_sha256):  # what an approval is bound to
         raise VerificationError(
             "The stored manifest is of another archive than the one in the catalogue.",
             "It was altered or replaced. Use another backup.",
         )
-    destination = reach(copy.destination)
-    open_stored = partial(destination.open, copy.name)
-    checks = unpack(open_stored, manifest, staged, watch=watch, keys=keys_for(manifest))
+    keys, below = keys_for(manifest), links_below(copy, manifest, keys_for=keys_for)
+    checks = unpack(opener(backup, copy), manifest, staged, watch=watch, keys=keys, below=below)
     if not failures(checks):
         checks += check_database(staged, expected=manifest.census, is_thorough=True, watch=watch)
     if failures(checks):

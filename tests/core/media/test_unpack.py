@@ -55,8 +55,8 @@ def repacked(packed: Packed, tar: bytes, **changed: Any) -> Packed:
         packed.facts,
         archive_bytes=stream.archive_bytes,
         archive_sha256=stream.archive_sha256,
-        tar_bytes=stream.content_bytes,
-        tar_sha256=stream.sha256,
+        tar_bytes=stream.packed_bytes,
+        tar_sha256=stream.packed_sha256,
     )
     return replace(packed, facts=replace(facts, **changed))
 
