@@ -44,8 +44,8 @@ class LocalDestination:
     def store(self, source: Path, name: str, *, watch: Watch | None = None) -> None:
         """Publish the synced file ``source`` as ``name``: durable and whole when this returns.
 
-        ``source`` stays. On the same file system it is linked, which takes no room; it may not be
-        written to any more. Nothing appears under ``name`` before it is complete.
+        ``source`` stays. On the same file system it is linked, once, which takes no room; it may not
+        be written to any more. Nothing appears under ``name`` before it is complete.
 
         Raises:
             RefusedError: the name is taken. DiskFullError, BackupError: from the disk.
@@ -54,7 +54,7 @@ class LocalDestination:
         target = self._path(name)
         with translated(f"storing {target.name}"):
             self._create_folders(target.parent)
-            if _device(source) == _device(target.parent) and publish_linked_file(source, target):
+            if _may_link(source, target) and publish_linked_file(source, target):
                 return
             with scratch_folder(self._incoming, uuid.uuid4().hex) as incoming:
                 copy = incoming / "copy"
@@ -174,8 +174,10 @@ def _copy(source: Path, copy: Path, *, watch: Watch | None) -> None:
         os.fsync(writer.fileno())
 
 
-def _device(path: Path) -> int:
-    return path.stat().st_dev
+def _may_link(source: Path, target: Path) -> bool:
+    """Whether ``source`` is on the same file system, and no object yet: two copies that are one file rot together."""
+    found = source.stat()
+    return found.st_dev == target.parent.stat().st_dev and found.st_nlink == 1
 
 
 def _private(path: str, flags: int) -> int:

@@ -47,9 +47,7 @@ def heal_interrupted() -> list[Backup]:
 
 def _running() -> QuerySet[Backup]:
     # The locks of another host are there, and its scratch too: nothing here tells whether it lives.
-    own = Backup.objects.filter(here("database__host"))
-    if not conf.is_catalog_local():  # an empty condition vanishes beside "or", and would leave those without a job
-        own = own.filter(Q(job=None) | here("job__host"))
+    own = Backup.objects.filter(here("database__host"), Q(job=None) | here("job__host"))
     return own.filter(state=Backup.State.RUNNING).select_related("database")
 
 

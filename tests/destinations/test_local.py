@@ -52,6 +52,19 @@ def test_what_was_stored_is_read_back(destination: LocalDestination, root: Path,
     assert source.read_bytes() == b"content", "the next destination needs it too"
 
 
+def test_two_folders_on_one_file_system_never_share_a_file(
+    destination: LocalDestination, tmp_path: Path, root: Path, draft: Callable[..., Path]
+):
+    other = LocalDestination(tmp_path / "other", name="other")
+    source = draft(b"archive")
+    for each in (destination, other):
+        each.store(source, NAME)
+    source.unlink()
+    (root / NAME).write_bytes(b"rotten!")
+    with other.open(NAME) as stream:
+        assert stream.read(100) == b"archive"
+
+
 def test_folders_and_objects_are_private(destination: LocalDestination, root: Path, draft: Callable[..., Path]):
     destination.store(draft(), NAME)
     for path in [root, *root.rglob("*")]:
