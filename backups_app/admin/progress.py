@@ -21,6 +21,7 @@ _LINKED_ROWS = 20
 # Phases as the engine names them.
 _PHASES = {
     "copy": gettext_lazy("Copying"),
+    "compare": gettext_lazy("Looking for what changed"),
     "compress": gettext_lazy("Checking and compressing"),
     "media": gettext_lazy("Reading the media folders"),
     "store": gettext_lazy("Storing"),
