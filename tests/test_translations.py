@@ -12,7 +12,10 @@ import pytest
 from django.utils import translation
 from django.utils.translation.template import templatize
 
-from backups_app.models import Job, Restore
+from backups_app.admin.health import problem_name
+from backups_app.admin.progress import phase_label
+from backups_app.models import Copy, Job, Restore
+from backups_app.services.rescan.outcome import DAMAGE
 from backups_app.services.wording import english
 from tests.support import PROJECT
 
@@ -24,12 +27,16 @@ CATALOGUES = {
 Entries = dict[str, tuple[str, ...]]
 
 _MARKERS = {"_", "gettext", "gettext_lazy", "gettext_noop", "ngettext", "ngettext_lazy"}
+_MARKERS_WITH_CONTEXT = {"pgettext", "pgettext_lazy"}
 _PLACEHOLDER = re.compile(r"%\(\w+\)[.\d]*[a-z]|%%|%[sd]|\{\w*\}|<[^>]*>")
 _TEXT = r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
 
 
 def entries(path: Path) -> Entries:
-    """The texts of a ``.po`` with their translations, the plural forms under the singular; no header."""
+    """The texts of a ``.po`` with their translations, the plural forms under the singular; no header.
+
+    A context stands before its text, apart by EOT, as in the compiled catalogue.
+    """
     found: Entries = {}
     for block in path.read_text("utf-8").split("\n\n"):
         parts: dict[str, str] = {}
@@ -42,9 +49,10 @@ def entries(path: Path) -> Entries:
                 name = line.split(" ", 1)[0]
             parts[name] = parts.get(name, "") + ast.literal_eval(line.removeprefix(name).strip())
         given = tuple(text for key, text in parts.items() if key.startswith("msgstr"))
-        assert parts["msgid"] not in found
+        text = f"{parts['msgctxt']}\x04{parts['msgid']}" if "msgctxt" in parts else parts["msgid"]
+        assert text not in found
         assert ("msgid_plural" in parts) == (len(given) == 2), block
-        found[parts["msgid"]] = given
+        found[text] = given
     header = found.pop("")
     assert "nplurals=2; plural=(n != 1);" in header[0]
     return found
@@ -52,10 +60,13 @@ def entries(path: Path) -> Entries:
 
 def marked_in_python(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _MARKERS and node.args:
-            first = node.args[0]
-            if isinstance(first, ast.Constant) and isinstance(first.value, str):
-                yield first.value
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        given = [each.value for each in node.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+        if node.func.id in _MARKERS and given[:1]:
+            yield given[0]
+        elif node.func.id in _MARKERS_WITH_CONTEXT and given:
+            yield "\x04".join(given)
 
 
 def marked_in_template(path: Path) -> Iterator[str]:
@@ -110,9 +121,41 @@ def test_translations_are_filled_with_the_same_placeholders(name: str):
 
 def test_translations_are_greek_unless_they_are_names():
     """A word that was left in English by accident is seen; the few that stay are listed."""
-    names = {"SHA-256", "webhook", "mail", "Workers", "%(bytes)s bytes"}
+    names = {"SHA-256", "webhook", "mail", "Worker", "Workers", "%(bytes)s bytes"}
     left = {text for text, given in entries(CATALOGUES["app"]).items() if not re.search("[Α-Ωα-ωά-ώ]", "".join(given))}
     assert left <= names | {text for text in left if not re.sub(_PLACEHOLDER, "", text).strip()}
+
+
+def test_each_problem_and_each_phase_has_a_name_in_greek():
+    """Codes and phases are written where they arise, far from the words for them."""
+    codes, phases = set(DAMAGE), set()
+    for path in APP.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            given = {each.arg: each.value.value for each in node.keywords if isinstance(each.value, ast.Constant)}
+            if isinstance(node.func, ast.Name) and node.func.id in {"Problem", "KeyFinding"} and "code" in given:
+                codes.add(given["code"])
+            if isinstance(node.func, ast.Attribute) and node.func.attr == "report" and node.args:
+                phases |= {node.args[0].value} if isinstance(node.args[0], ast.Constant) else set()
+            phases |= {given["phase"]} if given.get("phase") else set()
+    phases -= {"rescan"}  # no job does it
+    assert {"copies_missing", "wal_large", "forged"} <= codes
+    assert {"copy", "prune", "decrypt"} <= phases
+    with translation.override("el"):
+        assert [code for code in codes if not _is_greek(problem_name(code))] == []
+        assert [phase for phase in phases if not _is_greek(phase_label(Job(phase=phase)))] == []
+
+
+def _is_greek(text: str) -> bool:
+    return re.search("[Α-Ωα-ωά-ώ]", text) is not None
+
+
+def test_one_english_word_with_two_meanings_has_two_greek_ones():
+    with translation.override("el"):
+        assert Job(kind="copy").get_kind_display() == "αποθήκευση αντιτύπων"
+        assert str(Copy._meta.verbose_name) == "αντίτυπο"
+        assert english(Job(kind="copy"), "kind") == "copy"
 
 
 def test_what_is_recorded_stays_in_english():

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 
 from ..core.errors import BackupError
 from ..models import Backup, Copy, Job, Restore, Verification
@@ -273,8 +273,13 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
         """The folders stored beside the database."""
         if backup.media is None or not backup.manifest_sha256:
             return display.DASH
+        words = ngettext(
+            "{files} file with {size} in {folders}, stored as {stored}",
+            "{files} files with {size} in {folders}, stored as {stored}",
+            backup.media["files"],
+        )
         return format_html(
-            _("{files} files with {size} in {folders}, stored as {stored}"),
+            words,
             files=display.count(backup.media["files"]),
             size=display.size(backup.media["content_bytes"]),
             folders=", ".join(stored_folders(backup)),

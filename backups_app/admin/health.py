@@ -34,6 +34,7 @@ _PROBLEMS = (
     gettext_noop("Chain cut"),
     gettext_noop("Clock set back"),
     gettext_noop("Copies bad"),
+    gettext_noop("Copies missing"),
     gettext_noop("Database missing"),
     gettext_noop("Destination empty"),
     gettext_noop("Destination unreachable"),
@@ -93,7 +94,7 @@ class HealthProblemAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("problem"), ordering="code")
     def what(self, problem: HealthProblem) -> str:
         """The code, as words."""
-        return _words(problem.code)
+        return problem_name(problem.code)
 
     @admin.display(description=gettext_lazy("state"), ordering="resolved_at")
     def state_badge(self, problem: HealthProblem) -> SafeString:
@@ -130,7 +131,8 @@ class HealthProblemAdmin(EvidenceAdmin):
         return TemplateResponse(request, "admin/backups_app/health.html", context)
 
 
-def _words(code: str) -> str:
+def problem_name(code: str) -> str:
+    """The code of a problem as words for people."""
     return _(code.replace("_", " ").capitalize())
 
 
@@ -149,7 +151,7 @@ def _overall_badge(health: Health) -> SafeString:
 
 def _problem(problem: Any) -> dict[str, Any]:
     texts = ("database", "message", "hint")
-    return {"what": _words(problem.code), **{name: display.sendable(getattr(problem, name)) for name in texts}}
+    return {"what": problem_name(problem.code), **{name: display.sendable(getattr(problem, name)) for name in texts}}
 
 
 def _database(each: DatabaseHealth) -> dict[str, Any]:
@@ -192,7 +194,7 @@ def _record(problem: HealthProblem) -> dict[str, Any]:
     about = ", ".join(each for each in (problem.database, problem.subject) if each)
     until = problem.resolved_at or timezone.now()
     return {
-        "what": _words(problem.code),
+        "what": problem_name(problem.code),
         "about": display.sendable(about) or display.DASH,
         "message": display.sendable(problem.message),
         "badge": _state_badge(problem),

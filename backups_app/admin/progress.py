@@ -21,6 +21,7 @@ _LINKED_ROWS = 20
 # Phases as the engine names them.
 _PHASES = {
     "copy": gettext_lazy("Copying"),
+    "compare": gettext_lazy("Looking for what changed"),
     "compress": gettext_lazy("Checking and compressing"),
     "media": gettext_lazy("Reading the media folders"),
     "store": gettext_lazy("Storing"),
@@ -30,8 +31,12 @@ _PHASES = {
     "unpack": gettext_lazy("Unpacking"),
     "restore": gettext_lazy("Exchanging the content"),
     "judge": gettext_lazy("Judging"),
+    "decrypt": gettext_lazy("Decrypting"),
+    "hash": gettext_lazy("Computing the digest"),
+    "check": gettext_lazy("Comparing with what was judged"),
     "import": gettext_lazy("Importing"),
     "delete": gettext_lazy("Deleting"),
+    "prune": gettext_lazy("Deleting"),
 }
 
 _RUNNING = {

@@ -10,6 +10,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from .database import Database
 from .restore import Restore
@@ -31,7 +32,7 @@ class Job(models.Model):
         PRUNE = "prune", _("prune")
         TRIAGE = "triage", _("triage")
         DRILL = "drill", _("drill")
-        COPY = "copy", _("copy")
+        COPY = "copy", pgettext_lazy("kind of job", "copy")  # elsewhere the noun
 
     class State(models.TextChoices):
         QUEUED = "queued", _("queued")

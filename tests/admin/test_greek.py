@@ -13,7 +13,7 @@ from django.utils import timezone, translation
 from backups_app.admin.display import age, due
 from backups_app.admin.schedule import _in_words
 from backups_app.jobs.cron import parse
-from backups_app.models import Backup, Database, Job, Schedule
+from backups_app.models import Backup, Database, Finding, Host, Job, Schedule
 from tests.admin.conftest import Person, backup_row, job_row, verification_row
 from tests.admin.markup import Page, page_of
 
@@ -123,6 +123,51 @@ def test_every_other_page_opens_in_greek(reader: Person, backup: Backup):
         assert words in opened(reader, APP + address).text, name
     for model in ("backup", "database", "job", "restore", "schedule", "verification", "auditevent", "notification"):
         opened(reader, f"{APP}{model}/")
+
+
+def test_what_is_done_with_backups_is_asked_in_greek(reader: Person, backup: Backup):
+    one = f"{APP}backup/{backup.pk}/"
+    pages = {
+        f"{one}download/": (["Κατέβασμα αντιγράφου", "Τι;", "τη διαβάζει όποιος"], ["Download", "What?", "Manifest"]),
+        f"{one}delete-archive/": (
+            ["Αυτό δεν αναιρείται.", "Όνομα της βάσης δεδομένων"],
+            ["Delete", "cannot be"],
+        ),
+        f"{one}manifest/": (["Δηλωτικό", "byte προς byte"], ["As it is stored"]),
+        f"{APP}backup/verify-chosen/?id={backup.pk}": (["Επαλήθευση αντιγράφων"], ["Verify backups", "How deep"]),
+        f"{APP}backup/hold-chosen/?id={backup.pk}": (["Κράτηση αντιγράφων"], ["Hold backups", "No policy"]),
+        f"{APP}database/drill/?id={backup.database_id}": (["Άσκηση", "με χρονομέτρηση"], ["Drill", "The newest"]),
+        f"{APP}triagerun/upload/": (["Ανέβασμα αρχειοθήκης", "μέσα σε 24 ώρες"], ["Upload", "quarantine", "within"]),
+    }
+    for address, (there, gone) in pages.items():
+        expect(opened(reader, address), there=there, gone=gone)
+
+
+def test_copies_hosts_and_findings_are_greek(reader: Person, backup: Backup):
+    now = timezone.now()
+    host = Host.objects.create(name="alpha", seen_at=now, started_at=now)
+    finding = Finding.objects.create(
+        code="forged", destination="local", path="a", message="m", is_damage=True, found_at=now
+    )
+    copy = backup.copies.get()
+    pages = {
+        f"host/{host.pk}/change/": (["λειτουργεί", "Όλες οι εργασίες αυτού του υπολογιστή"], ["works", "All jobs"]),
+        f"finding/{finding.pk}/change/": (["βαρύτητα", "χρειάζεται προσοχή"], ["weight", "needs attention"]),
+        f"copy/{copy.pk}/change/": (["επαληθεύτηκε", "προορισμός"], ["verified", "destination"]),
+    }
+    for address, (there, gone) in pages.items():
+        text = opened(reader, APP + address).text.lower()
+        assert [each for each in there if each.lower() not in text] == []
+        assert [each for each in gone if each.lower() in text] == []
+
+
+def test_actions_on_several_backups_are_counted_in_greek(reader: Person, backup: Backup, shop: Database):
+    other = backup_row(shop)
+    other.save()
+    one = reader.post(f"{APP}backup/hold-chosen/", {"verb": "hold", "id": [backup.pk]}, follow=True)
+    assert "1 αντίγραφο είναι σε κράτηση." in page_of(one).text
+    both = reader.post(f"{APP}backup/hold-chosen/", {"verb": "release", "id": [backup.pk, other.pk]}, follow=True)
+    assert "2 αντίγραφα αποδεσμεύτηκαν." in page_of(both).text
 
 
 def test_plural_forms_dates_and_numbers_are_greek(shop: Database):
