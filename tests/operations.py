@@ -28,6 +28,7 @@ import django
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 django.setup()
 
+from django.conf import settings  # noqa: E402
 from django.db import Error as DatabaseError  # noqa: E402
 from django.db import connections  # noqa: E402
 from django.utils import timezone  # noqa: E402
@@ -44,7 +45,8 @@ from backups_app.services.databases import add_database  # noqa: E402
 from backups_app.services.extract import extract_backup  # noqa: E402
 from backups_app.services.heal import heal_interrupted  # noqa: E402
 from backups_app.services.jobs.reap import reap_jobs  # noqa: E402
-from backups_app.services.names import manifest_name, stored_names  # noqa: E402
+from backups_app.services.links import object_name, object_names  # noqa: E402
+from backups_app.services.names import manifest_name  # noqa: E402
 from backups_app.services.prune import prune_database  # noqa: E402
 from backups_app.services.rescan import rescan  # noqa: E402
 from backups_app.services.restores import approve_restore, heal_restores, run_restore, undo_restore  # noqa: E402
@@ -112,8 +114,8 @@ class World:
         assert names_in(scratch) == set(), f"left in scratch: {names_in(scratch)}"
         archives = conf.archives_folder()
         stored = {str(each.relative_to(archives)) for each in archives.rglob("*") if each.is_file()}
-        listed = {copy.name for copy in Copy.objects.exclude(state=Copy.State.PRUNED)}
-        listed = {each for name in listed for each in stored_names(name)}
+        copies = Copy.objects.exclude(state=Copy.State.PRUNED).select_related("backup")
+        listed = {name for copy in copies for name in object_names(copy.backup, copy)}
         assert stored == listed, f"stored and not listed: {stored - listed}; listed, not stored: {listed - stored}"
         for backup in Backup.objects.filter(state=Backup.State.VERIFIED).prefetch_related("copies"):
             self._prove(backup)
@@ -127,7 +129,7 @@ class World:
     def _prove(self, backup: Backup) -> None:
         """A verified backup has an archive that gives the content; read without the engine, once per file."""
         (copy,) = backup.copies.all()
-        archive = conf.archives_folder() / copy.name
+        archive = conf.archives_folder() / object_name(backup, copy)
         facts = archive.stat()
         seen = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
         if self._proven.get(backup.pk) == seen:
@@ -174,6 +176,32 @@ class Create:
 
     def _verified(self) -> int:
         return Backup.objects.filter(state=Backup.State.VERIFIED).count()
+
+
+class Share(Create):
+    """A backup of a database that did not change. The archive that it shares stays as it is.
+
+    One that cannot be read at that moment is not shared: the backup has an archive of its own then.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        settings.BACKUPS = {**settings.BACKUPS, "REUSE_UNCHANGED": True}
+        self._archives = self._digests()
+
+    def judge(self) -> None:
+        super().judge()
+        found = self._digests()
+        assert self._archives.items() <= found.items(), "what was there is changed or gone"
+        newest = Backup.objects.filter(state=Backup.State.VERIFIED).latest("created_at")
+        if self.has_succeeded():
+            assert bool(newest.shares_with) == (found == self._archives)
+        else:
+            assert found == self._archives
+
+    def _digests(self) -> dict[str, str]:
+        found = conf.archives_folder().rglob("*.sqlite3.zst")
+        return {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in found}
 
 
 class Verify:
@@ -387,6 +415,7 @@ class Rescan:
 
 OPERATIONS: dict[str, type[Operation]] = {
     "create": Create,
+    "share": Share,
     "verify": Verify,
     "extract": Extract,
     "restore": RestoreInPlace,

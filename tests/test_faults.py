@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 MOST = 4
-OPERATIONS = ("create", "verify", "extract", "restore", "undo", "recreate", "prune", "rescan")
+OPERATIONS = ("create", "share", "verify", "extract", "restore", "undo", "recreate", "prune", "rescan")
 NEVER_CALLED = {("verify", "rename"), ("prune", "sqlite"), ("rescan", "sqlite")}
 """A verification gives nothing a name; retention and a rescan open no database under care."""
 CASES = [(operation, call) for operation in OPERATIONS for call in EFFECTS if (operation, call) not in NEVER_CALLED]
