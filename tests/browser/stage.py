@@ -60,13 +60,13 @@ def _upload(path: Path, actor: Actor) -> TriageRun:
 
 def _past(database: Database, actor: Actor) -> None:
     """Backups of earlier days, so that strips and trends have something to show."""
-    for days in (41, 30, 29, 16, 9, 4, 2):
+    for days in (12, 11, 10, 9, 8, 5, 4, 3, 2, 1):
         job = ask_create(database, actor=actor, trigger=Job.Trigger.SCHEDULE)
         run_job(job.pk)
         backup, ago = job.backups.get(), timedelta(days=days)
         moments = {name: getattr(backup, name) - ago for name in ("created_at", "taken_at", "finished_at")}
         Backup.objects.filter(pk=backup.pk).update(**moments)
-    first_seen = timezone.now() - timedelta(days=45)
+    first_seen = timezone.now() - timedelta(days=12)
     Database.objects.filter(pk=database.pk).update(added_at=first_seen)
 
 
@@ -120,12 +120,12 @@ def fill() -> dict[str, object]:
         "scheduled": ScheduledRun.objects.create(schedule=schedule, due_at=now).pk,
         "finding": Finding.objects.create(
             destination="local",
-            code="missing",
+            code="unknown_file",
+            is_damage=False,
             database_name="default",
-            about=backup.pk,
-            path="default/2026/02/20260220T031500Z-default.sqlite3.zst",
-            message="The catalogue lists this archive, but the destination does not hold it.",
-            hint="Copy the backup again, or prune it.",
+            path="default/2026/02/notes-of-the-move-to-the-new-server.txt",
+            message="It is not named like anything of ours.",
+            hint="It was left alone. Remove it by hand if nobody needs it.",
             found_at=now,
         ).pk,
         "host": Host.objects.create(name="alpha", seen_at=now, started_at=now, stopped_at=now).pk,
