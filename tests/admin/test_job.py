@@ -13,8 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from backups_app.core.errors import RefusedError
 from backups_app.admin.display import sendable
+from backups_app.core.errors import RefusedError
 from backups_app.models import AuditEvent, Backup, Database, Host, Job, Restore
 from tests.admin.conftest import Person, backup_row, job_row, verification_row
 from tests.admin.markup import Page, page_of
