@@ -91,7 +91,8 @@ def _completed(statement: str) -> str:
     found = re.search(r"INSERT INTO (\w+)\s*\((.*?)\)\s*SELECT", statement, re.DOTALL)
     assert found is not None
     table, named = found.group(1), {each.strip() for each in found.group(2).split(",")}
-    (model,) = [each for each in apps.get_app_config("backups_app").get_models() if each._meta.db_table == table]
+    models = apps.get_app_config("backups_app").get_models()
+    (model,) = [each for each in models if each._meta.db_table == table and not each._meta.proxy]
     fields = [each for each in model._meta.concrete_fields if not each.primary_key and not each.null]
     missing = {each.column: _literal(each) for each in fields if each.column not in named}
     head, tail = statement[: found.end(2)], statement[found.end(2) :]

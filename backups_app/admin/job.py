@@ -87,7 +87,7 @@ class JobAdmin(EvidenceAdmin):
     ]
 
     class Media:
-        js = [Script("backups_app/job.js", defer=True)]
+        js = [Script("backups_app/poll.js", defer=True), Script("backups_app/job.js", defer=True)]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         """Everything."""

@@ -41,7 +41,7 @@ class OverviewAdmin(EvidenceAdmin):
     """One page, in place of a list of rows."""
 
     class Media:
-        js = [Script("backups_app/overview.js", defer=True)]
+        js = [Script("backups_app/poll.js", defer=True), Script("backups_app/overview.js", defer=True)]
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Whoever may see databases may see how they are."""
@@ -101,7 +101,8 @@ class OverviewAdmin(EvidenceAdmin):
         """What is safe, or what is wrong and what to do."""
         pages = {each.database.name: self._url("database_change", each.database.pk) for each in seen.health.databases}
         problems = seen.health.problems
-        look, symbol = display.look_of("safe" if seen.health.is_ok else "failed")
+        are_fresh = not any(each.problems for each in seen.health.databases)
+        look, symbol = display.look_of("safe" if seen.health.is_ok else "attention" if are_fresh else "failed")
         return {
             "look": look,
             "symbol": symbol,

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
-from backups_app.admin import display
+from backups_app.admin.display import sendable
 from backups_app.core.errors import RefusedError
 from backups_app.models import AuditEvent, Backup, Database, Host, Job, Restore
 from tests.admin.conftest import Person, backup_row, job_row, verification_row
@@ -177,11 +177,11 @@ def test_a_hostile_log_and_hostile_names_are_inert(superuser: Person, shop: Data
             assert page.inline_code == [], address
             assert not re.search(r"<script>alert|<img src=x|<b>", response.content.decode()), address
         (log,) = page_of(superuser.get(change_page(job))).all("pre", "walsafe-log")
-        assert log.text == display.sendable(HOSTILE), "what turns the text round is spelled out"
+        assert log.text == sendable(HOSTILE)
         sent = superuser.get(progress_page(job))
         assert sent["Content-Type"] == "application/json"
         assert sent["X-Content-Type-Options"] == "nosniff"
-        assert sent.json()["log"] == display.sendable(HOSTILE)
+        assert sent.json()["log"] == sendable(HOSTILE)
 
 
 def test_showing_a_job_changes_nothing(superuser: Person, shop: Database):
@@ -429,17 +429,24 @@ def test_a_senseless_query_never_breaks_the_list(superuser: Person, many: list[J
 # The script
 
 
-def script() -> str:
-    found = finders.find("backups_app/job.js")
+def script(name: str = "job.js") -> str:
+    found = finders.find(f"backups_app/{name}")
     assert isinstance(found, str)
     return re.sub(r"/\*.*?\*/|//[^\n]*", "", Path(found).read_text(), flags=re.DOTALL)
 
 
-def test_the_script_is_loaded_after_the_page_and_sets_text_only(person: MakePerson, shop: Database):
+MARKUP = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval|Function\(|\.style\b|http"
+
+
+def test_the_scripts_are_loaded_after_the_page_and_set_text_only(person: MakePerson, shop: Database):
     page = page_of(person("viewer").get(change_page(saved(shop))))
-    (ours,) = [each for each in page.all("script") if each.attributes.get("src") == "/static/backups_app/job.js"]
-    assert "defer" in ours.attributes
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval|Function\(|\.style\b|http", script())
+    names = ["poll.js", "job.js"]
+    sources = [f"/static/backups_app/{name}" for name in names]
+    ours = [each for each in page.all("script") if each.attributes.get("src") in sources]
+    assert [each.attributes["src"] for each in ours] == sources  # the second one calls the first one
+    assert all("defer" in each.attributes for each in ours)
+    for name in [*names, "overview.js"]:
+        assert not re.search(MARKUP, script(name)), name
 
 
 def test_every_part_that_the_script_looks_for_is_on_the_page(person: MakePerson, shop: Database):

@@ -53,8 +53,17 @@ def test_what_is_wrong_is_named_with_what_to_do(superuser: Person, shop: Databas
     backup_row(shop, created_at=old, taken_at=old).save()
     page = overview(superuser)
     assert "1 of 1 databases needs attention." in verdict(page)
+    assert len(page.all("section", "walsafe-bad")) == 1
     assert "The last verified backup is 40.0 h old; the limit is 26 h." in verdict(page)
     assert f"/admin/backups_app/database/back-up-now/?id={shop.pk}" in page.links
+
+
+def test_a_problem_of_no_database_warns_while_every_backup_is_fresh(superuser: Person, backup: Backup):
+    job_row(backup.database, created_at=timezone.now() + timedelta(days=3)).save()
+    page = overview(superuser)
+    assert "Every database has a fresh verified backup, but something else needs attention." in verdict(page)
+    assert "Set the clock of this host right" in verdict(page)
+    assert [len(page.all("section", f"walsafe-{look}")) for look in ("good", "warn", "bad")] == [0, 1, 0]
 
 
 def test_a_newcomer_is_told_the_next_steps(superuser: Person):
@@ -139,7 +148,9 @@ def test_a_page_that_does_not_exist_is_the_nearest_one(superuser: Person, backup
 def test_nothing_is_inline_and_the_scripts_are_ours(superuser: Person, backup: Backup):
     page = overview(superuser)
     assert page.inline_code == []
-    assert "/static/backups_app/overview.js" in [each.attributes.get("src") for each in page.all("script")]
+    sources = [each.attributes.get("src") for each in page.all("script")]
+    # In this order: the second one calls the first one.
+    assert sources.index("/static/backups_app/poll.js") < sources.index("/static/backups_app/overview.js")
 
 
 def test_the_page_of_a_database_shows_its_days(superuser: Person, backup: Backup):

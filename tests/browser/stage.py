@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import django
@@ -17,7 +18,11 @@ from django.utils import timezone  # noqa: E402
 
 from backups_app.models import (  # noqa: E402
     AuditEvent,
+    Backup,
+    Database,
+    Finding,
     HealthProblem,
+    Host,
     Job,
     Notification,
     Schedule,
@@ -53,6 +58,18 @@ def _upload(path: Path, actor: Actor) -> TriageRun:
     return run
 
 
+def _past(database: Database, actor: Actor) -> None:
+    """Backups of earlier days, so that strips and trends have something to show."""
+    for days in (12, 11, 10, 9, 8, 5, 4, 3, 2, 1):
+        job = ask_create(database, actor=actor, trigger=Job.Trigger.SCHEDULE)
+        run_job(job.pk)
+        backup, ago = job.backups.get(), timedelta(days=days)
+        moments = {name: getattr(backup, name) - ago for name in ("created_at", "taken_at", "finished_at")}
+        Backup.objects.filter(pk=backup.pk).update(**moments)
+    first_seen = timezone.now() - timedelta(days=12)
+    Database.objects.filter(pk=database.pk).update(added_at=first_seen)
+
+
 def fill() -> dict[str, object]:
     """A backup with each kind of proof, a request, a schedule, a judged folder, a key, a job that waits."""
     folder = Path(os.environ["BACKUPS_TRIAGE_ROOTS"])
@@ -64,6 +81,7 @@ def fill() -> dict[str, object]:
     run = ask_triage([str(folder)], actor=anna, trigger=Job.Trigger.ADMIN)
     assert run.job is not None
     run_job(run.job.pk)
+    _past(default, anna)
     asked = ask_create(default, actor=anna, trigger=Job.Trigger.ADMIN)
     run_job(asked.pk)
     backup = asked.backups.get()
@@ -100,6 +118,17 @@ def fill() -> dict[str, object]:
         ).pk,
         "notification": Notification.objects.create(channel="mail", event="test", content={"subject": "A test."}).pk,
         "scheduled": ScheduledRun.objects.create(schedule=schedule, due_at=now).pk,
+        "finding": Finding.objects.create(
+            destination="local",
+            code="unknown_file",
+            is_damage=False,
+            database_name="default",
+            path="default/2026/02/notes-of-the-move-to-the-new-server.txt",
+            message="It is not named like anything of ours.",
+            hint="It was left alone. Remove it by hand if nobody needs it.",
+            found_at=now,
+        ).pk,
+        "host": Host.objects.create(name="alpha", seen_at=now, started_at=now, stopped_at=now).pk,
         "file": run.files.first().pk,
     }
 

@@ -4,10 +4,6 @@
 "use strict";
 
 (() => {
-  const EVERY_MS = 1000;
-  const LONGEST_PAUSE_MS = 30000;
-  const PATIENCE_MS = 10000;
-
   const panel = document.querySelector("[data-job]");
   if (panel === null) {
     return; // the list
@@ -23,11 +19,6 @@
   const progress = bar.querySelector("progress");
   const trouble = panel.querySelector("[data-job-trouble]");
   const signedOut = panel.querySelector("[data-job-signed-out]");
-
-  let pauseMs = EVERY_MS;
-  let timer = null;
-  let isAsking = false;
-  let isOver = false;
 
   function setText(element, text) {
     if (element.textContent === text) {
@@ -57,63 +48,19 @@
     }
   }
 
-  function stop() {
-    isOver = true;
-    clearTimeout(timer);
-  }
-
-  function askLater() {
-    clearTimeout(timer);
-    if (!isOver && !document.hidden) {
-      timer = setTimeout(ask, pauseMs);
-    }
-  }
-
-  async function ask() {
-    if (isAsking || isOver) {
-      return;
-    }
-    isAsking = true;
-    try {
-      const response = await fetch(panel.dataset.job, {
-        cache: "no-store",
-        credentials: "same-origin",
-        headers: {Accept: "application/json"},
-        redirect: "manual", // to the login
-        signal: AbortSignal.timeout(PATIENCE_MS),
-      });
-      if (response.type === "opaqueredirect" || response.status === 403) {
-        signedOut.hidden = false;
-        trouble.hidden = true;
-        stop();
-        return;
-      }
-      if (!response.ok) {
-        throw new Error(`status ${response.status}`);
-      }
-      const job = await response.json();
+  walsafePoll({
+    url: panel.dataset.job,
+    everyMs: 1000,
+    trouble,
+    show: (job) => {
       show(job);
-      trouble.hidden = true;
-      pauseMs = EVERY_MS;
       if (!job.is_open) {
-        stop();
         location.reload();
       }
-    } catch {
-      trouble.hidden = false;
-      pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
-    } finally {
-      isAsking = false;
-      askLater();
-    }
-  }
-
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) {
-      clearTimeout(timer);
-    } else {
-      ask();
-    }
+      return job.is_open;
+    },
+    signedOut: () => {
+      signedOut.hidden = false;
+    },
   });
-  askLater();
 })();

@@ -4,10 +4,6 @@
 "use strict";
 
 (() => {
-  const EVERY_MS = 2000;
-  const LONGEST_PAUSE_MS = 30000;
-  const PATIENCE_MS = 10000;
-
   const panel = document.querySelector("[data-overview-jobs]");
   if (panel === null) {
     return; // somebody who may not see jobs
@@ -16,11 +12,6 @@
   const pattern = panel.querySelector("template").content.firstElementChild;
   const trouble = panel.querySelector("[data-overview-trouble]");
   const ended = panel.querySelector("[data-overview-ended]");
-
-  let pauseMs = EVERY_MS;
-  let timer = null;
-  let isAsking = false;
-  let isOver = false;
 
   function show(row, job) {
     row.querySelector("[data-overview-link]").href = job.page;
@@ -59,51 +50,11 @@
     panel.hidden = list.children.length === 0 && ended.hidden;
   }
 
-  function askLater() {
-    clearTimeout(timer);
-    if (!isOver && !document.hidden) {
-      timer = setTimeout(ask, pauseMs);
-    }
-  }
-
-  async function ask() {
-    if (isAsking || isOver) {
-      return;
-    }
-    isAsking = true;
-    try {
-      const response = await fetch(panel.dataset.overviewJobs, {
-        cache: "no-store",
-        credentials: "same-origin",
-        headers: {Accept: "application/json"},
-        redirect: "manual", // to the login
-        signal: AbortSignal.timeout(PATIENCE_MS),
-      });
-      if (response.type === "opaqueredirect" || response.status === 403) {
-        isOver = true; // signed out: the next click leads to the login
-        return;
-      }
-      if (!response.ok) {
-        throw new Error(`status ${response.status}`);
-      }
-      update((await response.json()).jobs);
-      trouble.hidden = true;
-      pauseMs = EVERY_MS;
-    } catch {
-      trouble.hidden = false;
-      pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);
-    } finally {
-      isAsking = false;
-      askLater();
-    }
-  }
-
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) {
-      clearTimeout(timer);
-    } else {
-      ask();
-    }
+  walsafePoll({
+    url: panel.dataset.overviewJobs,
+    everyMs: 2000,
+    trouble,
+    show: (answer) => update(answer.jobs),
+    signedOut: () => {}, // the next click leads to the login
   });
-  askLater();
 })();
