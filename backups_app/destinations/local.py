@@ -151,10 +151,9 @@ class LocalDestination:
         """Remove what killed processes left half-stored.
 
         Raises:
-            BackupError: from the disk, or the folder for such things is a link.
+            OSError: from the disk, or the folder for such things is a link.
         """
-        with translated("sweeping"):
-            self._refuse_linked_incoming()
+        self._refuse_linked_incoming()
         sweep_scratch(self._incoming)
 
     @property

@@ -259,7 +259,7 @@ def test_a_link_in_place_of_the_folder_for_unfinished_work_is_not_followed(root:
     (elsewhere / "token.lock").touch()
     root.mkdir()
     (root / ".incoming").symlink_to(elsewhere)
-    with pytest.raises(BackupError, match="is a link"):
+    with pytest.raises(OSError, match="is a link"):
         LocalDestination(root).sweep()
     assert bytes_in(elsewhere) == {"token/file": b"of somebody else", "token.lock": b""}
 

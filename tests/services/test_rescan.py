@@ -488,7 +488,7 @@ def test_an_alias_of_the_settings_takes_the_place_of_the_row(fresh_machine: Path
     Database.objects.all().delete()
     found(trusting=str(fresh_machine))
     Database.objects.update(name="default")
-    databases._sync_alias("default", "/srv/site.sqlite3")  # that of the test run lives in memory
+    databases._sync_alias("default", "/srv/site.sqlite3", row=None)  # that of the test run lives in memory
     row = Database.objects.get(name="default")
     assert (row.alias, row.is_under_care, row.identity) == ("default", True, backups[0].database.identity)
 
