@@ -12,7 +12,7 @@ from typing import Any
 from .. import conf
 from ..core.files import create_private_folder
 from ..core.manifest import utc_text
-from ..inert_text import fitting
+from ..inert_text import fitting, inert
 from ..models import AuditEvent
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def record(
         outcome=outcome,
         database_name=fitting(database_name, _NAME_LENGTH),
         subject=fitting(subject, 255),
-        detail=detail,
+        detail=inert(detail),
     )
     _append_line(event)
     return event
