@@ -36,7 +36,7 @@ class Problem:
     @property
     def key(self) -> tuple[str, str, str, str]:
         """What stays the same from one look to the next, as the records hold it."""
-        return (self.code, *(fitting(each, 200) for each in (self.database, self.subject, self.host)))
+        return (self.code, fitting(self.database, 200), fitting(self.subject, 200), fitting(self.host, 200))
 
 
 @dataclass(frozen=True, kw_only=True)
