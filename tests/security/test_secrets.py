@@ -160,6 +160,7 @@ def planted(site_template: Path, tmp_path: Path) -> Planted:
     return Planted(site, {**token, "age": key.secret, "age-small": key.secret.lower()})
 
 
+@pytest.mark.timeout(900)  # twenty processes, one after the other
 def test_no_secret_is_shown_whatever_fails(planted: Planted, tmp_path: Path):
     home = planted.site.console.home
     assert planted.run(("create", "default"), ("verify", "--all")) == ["0", "0"], "the protected identity is used"
@@ -226,14 +227,8 @@ def drive_to_failure(planted: Planted, backup: str, folder: Path) -> None:
     planted.run(create, BACKUPS_METRICS_TOKEN="short", BACKUPS_AGE_RECIPIENTS=planted.secrets["age"])
     planted.run(create, BACKUPS_REDIS_URL=f"nonsense-{planted.secrets['redis']}")
     catalog = f"postgresql://walsafe:{planted.secrets['catalog']}@127.0.0.1:{some_port()}/walsafe"
-    for url in (
-        catalog,
-        catalog + "?nonsense=1",
-        catalog.replace("postgresql", "mysql"),
-        catalog + "#x",
-        catalog + "/x",
-    ):
-        planted.run(create, ("status", "--json"), ("list",), BACKUPS_CATALOG_URL=url)
+    for url in (catalog, f"{catalog}?nonsense=1", f"{catalog}#x"):
+        planted.run(("status", "--json"), BACKUPS_CATALOG_URL=url)
     planted.run(create, BACKUPS_S3_ENDPOINT_URL=f"nonsense-{planted.secrets['s3key']}")
     live = planted.site.path
     shutil.move(live, live.with_name("aside"))
