@@ -1,5 +1,7 @@
 """The app's registration with Django."""
 
+import logging
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -17,5 +19,10 @@ class BackupsConfig(AppConfig):
 
         from . import checks  # noqa: F401
         from .inert_text import keep_text_inert
+
+        # At DEBUG it writes the headers of every request, with the id of the key. Who asks for it by name gets it.
+        library = logging.getLogger("botocore")
+        if library.level == logging.NOTSET:
+            library.setLevel(logging.INFO)
 
         connection_created.connect(keep_text_inert, dispatch_uid="backups_app.inert_text")

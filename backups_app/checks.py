@@ -99,7 +99,7 @@ def _is_list_of_names(value: object) -> bool:
     return (
         isinstance(value, list | tuple)
         and bool(value)
-        and all(isinstance(each, str) and 0 < len(each) <= 100 for each in value)
+        and all(isinstance(each, str) and 0 < len(each) <= 100 and each.isprintable() for each in value)
     )
 
 
@@ -168,7 +168,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "FRESHNESS_HOURS": (lambda value: _is_number(value) and 0 < value < 1e6, "a number of hours above 0"),
     "BUSY_TIMEOUT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
     "DEADLINE_SECONDS": (lambda value: value is None or (_is_number(value) and value > 0), "seconds, or None"),
-    "HOST": (lambda value: value is None or (isinstance(value, str) and 0 < len(value) <= 200), "a name, or None"),
+    "HOST": (
+        lambda value: value is None or (isinstance(value, str) and 0 < len(value) <= 200 and value.isprintable()),
+        "a name, or None",
+    ),
     "QUEUE_WAIT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
     "RESTORE_WAIT_SECONDS": (lambda value: _is_number(value) and value >= 0, "a number of seconds"),
     "FOUR_EYES": (lambda value: isinstance(value, bool), "True or False"),

@@ -8,6 +8,7 @@ visible stand-in is as good, and no row must fail for it: this is the one place 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,17 @@ def inert(value: Any) -> Any:
         found = [inert(each) for each in value]
         return value if all(new is old for new, old in zip(found, value, strict=True)) else type(value)(found)
     return value
+
+
+def fitting(text: str, limit: int) -> str:
+    """``text`` as a column of ``limit`` characters holds it, on any database: PostgreSQL refuses a longer one.
+
+    A text that is cut ends with a part of its digest, so that two long ones stay two, and the same one the same.
+    """
+    text = _inert_text(text)
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 9]}…{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _inert_text(text: str) -> str:

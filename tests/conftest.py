@@ -6,7 +6,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from backups_app.services.create import create_backup
 from backups_app.services.databases import add_database
 from tests.console import Console, Finished
 from tests.keys import Key
+from tests.lengths import too_long_texts
 from tests.site import Site, copy_site, make_site
 from tests.support import build_shop
 
@@ -56,8 +57,13 @@ def shop(home: Path, shop_file: Path, db_catalog: None) -> Database:
 
 
 @pytest.fixture
-def db_catalog(db: None) -> None:
-    """The catalogue, rolled back after the test. (The audit triggers forbid a flush.)"""
+def db_catalog(db: None) -> Iterator[None]:
+    """The catalogue, rolled back after the test. (The audit triggers forbid a flush.)
+
+    SQLite takes a text that is longer than its column, PostgreSQL refuses it: no test may leave one.
+    """
+    yield
+    assert too_long_texts() == []
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DiskFullError, InputError, RefusedError, translated
@@ -36,7 +37,11 @@ def create_private_file(path: Path) -> int:
     Raises:
         FileExistsError: something is there already, a dangling link included.
     """
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return _create_private(path, None)
+
+
+def _create_private(name: str | Path, folder: int | None) -> int:
+    return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
 
 
 def sync_folder(path: Path) -> None:
@@ -190,42 +195,69 @@ def remove_if_there(path: Path) -> None:
             raise
 
 
-def publish_new_file(temporary: Path, target: Path) -> None:
+def publish_new_file(temporary: Path, target: Path, *, folder: int | None = None) -> None:
     """Give a complete, synced file its final name, durably, never over an existing one.
 
-    Both are on one file system. The link is atomic: the target is whole or absent.
+    Both are on one file system. The link is atomic: the target is whole or absent. ``folder`` is an open
+    descriptor of the target's folder: it is written to then, whatever has taken the place of its path.
 
     Raises:
         RefusedError: the target exists. DiskFullError, BackupError: from the disk; the target is
             taken back, since its name may not be durable.
     """
+    name = _Name(target, folder)
     with translated(f"publishing {target.name}"):
-        if not _link_new(temporary, target):
-            _rename_new(temporary, target)
-        with _taken_back_on_error(target):
+        if not _link_new(temporary, name):
+            _rename_new(temporary, name)
+        with _taken_back_on_error(name):
             temporary.unlink(missing_ok=True)
-            sync_folder(target.parent)
+            name.sync()
 
 
-def publish_linked_file(source: Path, target: Path) -> bool:
+def publish_linked_file(source: Path, target: Path, *, folder: int | None = None) -> bool:
     """:func:`publish_new_file` that leaves ``source`` where it is, as another name of the same file.
 
     False when the file system has no hard links; nothing was done then.
     """
+    name = _Name(target, folder)
     with translated(f"publishing {target.name}"):
-        if not _link_new(source, target):
+        if not _link_new(source, name):
             return False
-        with _taken_back_on_error(target):
-            sync_folder(target.parent)
+        with _taken_back_on_error(name):
+            name.sync()
     return True
 
 
-def _link_new(source: Path, target: Path) -> bool:
+@dataclass(frozen=True)
+class _Name:
+    """A name to be given: a path, or the last part of one in an open folder."""
+
+    path: Path
+    folder: int | None
+
+    @property
+    def last(self) -> str | Path:
+        return self.path if self.folder is None else self.path.name
+
+    def sync(self) -> None:
+        if self.folder is None:
+            sync_folder(self.path.parent)
+        else:
+            os.fsync(self.folder)
+
+    def remove(self) -> None:
+        os.unlink(self.last, dir_fd=self.folder)
+
+    def is_taken(self) -> RefusedError:
+        return RefusedError(f"{self.path} exists already; it was not touched.", "Choose a new file name.")
+
+
+def _link_new(source: Path, name: _Name) -> bool:
     """Link a file to a new name; False on a file system without hard links."""
     try:
-        os.link(source, target)
+        os.link(source, name.last, dst_dir_fd=name.folder, follow_symlinks=False)
     except FileExistsError as exc:
-        raise RefusedError(f"{target} exists already; it was not touched.", "Choose a new file name.") from exc
+        raise name.is_taken() from exc
     except OSError as exc:
         if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise
@@ -234,25 +266,25 @@ def _link_new(source: Path, target: Path) -> bool:
 
 
 @contextmanager
-def _taken_back_on_error(target: Path) -> Iterator[None]:
+def _taken_back_on_error(name: _Name) -> Iterator[None]:
     try:
         yield
     except BaseException:
         with suppress(OSError):
-            target.unlink()
+            name.remove()
         raise
 
 
-def _rename_new(temporary: Path, target: Path) -> None:
+def _rename_new(temporary: Path, name: _Name) -> None:
     try:
-        os.close(create_private_file(target))  # reserves the name
+        os.close(_create_private(name.last, name.folder))  # reserves the name
     except FileExistsError as exc:
-        raise RefusedError(f"{target} exists already; it was not touched.", "Choose a new file name.") from exc
+        raise name.is_taken() from exc
     try:
-        temporary.replace(target)
+        os.replace(temporary, name.last, dst_dir_fd=name.folder)
     except OSError:
         with suppress(OSError):
-            target.unlink()
+            name.remove()
         raise
 
 

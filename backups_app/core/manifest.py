@@ -327,13 +327,13 @@ class Manifest:
         try:
             archive, snapshot = document["archive"], document["snapshot"]
             manifest = cls(
-                id=_text(document["id"]),
+                id=_short(document["id"], 32),
                 database=_text(document["database"]),
-                identity=_text(document["identity"]),
+                identity=_short(document["identity"], 32),
                 created_at=_moment(document["created_at"]),
                 taken_at=_moment(document["taken_at"]),
                 trigger=_text(document["trigger"]),
-                archive_name=_text(archive["name"]),
+                archive_name=_short(archive["name"], 255),
                 archive_bytes=_size(archive["bytes"]),
                 archive_sha256=_digest(archive["sha256"]),
                 compression=_text(archive["compression"]),
@@ -426,6 +426,14 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("a text was expected")
     return value
+
+
+def _short(value: object, limit: int) -> str:
+    """A name that the catalogue looks things up by: it can hold it whole."""
+    text = _text(value)
+    if len(text) > limit or not text.isprintable():
+        raise ValueError(f"a name of at most {limit} plain characters was expected")
+    return text
 
 
 def _size(value: object) -> int:

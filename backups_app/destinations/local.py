@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,7 @@ from ..core.progress import Watch
 from .base import StoredObject, require_plain_name
 
 LOCAL = "local"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class LocalDestination:
@@ -45,21 +46,24 @@ class LocalDestination:
         """Publish the synced file ``source`` as ``name``: durable and whole when this returns.
 
         ``source`` stays. On the same file system it is linked, once, which takes no room; it may not
-        be written to any more. Nothing appears under ``name`` before it is complete.
+        be written to any more. Nothing appears under ``name`` before it is complete, or outside of the store.
 
         Raises:
             RefusedError: the name is taken. DiskFullError, BackupError: from the disk.
             CancelledError, DeadlineError: from ``watch``. Nothing of it is there then.
         """
-        target = self._path(name)
+        *folders, _last = require_plain_name(name)
+        target = self._root / name
         with translated(f"storing {target.name}"):
-            self._create_folders(target.parent)
-            if _may_link(source, target) and publish_linked_file(source, target):
-                return
-            with scratch_folder(self._incoming, uuid.uuid4().hex) as incoming:
-                copy = incoming / "copy"
-                _copy(source, copy, watch=watch)
-                publish_new_file(copy, target)
+            self._create_root()
+            with self._folder(folders, create=True) as folder:
+                if _may_link(source, folder) and publish_linked_file(source, target, folder=folder):
+                    return
+                self._refuse_linked_incoming()
+                with scratch_folder(self._incoming, uuid.uuid4().hex) as incoming:
+                    copy = incoming / "copy"
+                    _copy(source, copy, watch=watch)
+                    publish_new_file(copy, target, folder=folder)
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -68,16 +72,15 @@ class LocalDestination:
         Raises:
             UnreachableError: it is not there, or cannot be read, now or later in the block.
         """
-        path = self._path(name)
+        *folders, last = require_plain_name(name)
+        where = "its folder is missing too"
         try:
-            # A link could lead out of the store, and opening a pipe would wait for ever.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with self._folder(folders) as folder:
+                where = "its folder is there"
+                descriptor = _open_plain(last, folder)
             with open(descriptor, "rb", buffering=0) as stream:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise OSError(errno.EINVAL, "it is not a plain file")
                 yield stream
         except FileNotFoundError as exc:
-            where = "its folder is there" if path.parent.is_dir() else "its folder is missing too"
             raise UnreachableError(
                 f"The object {name} is not at the destination {self.name} ({where}).",
                 "Was it moved or deleted, or is a disk not mounted? Its content is not judged.",
@@ -106,59 +109,123 @@ class LocalDestination:
             UnreachableError: the store, or a part of it, cannot be read.
         """
         try:
-            for path in self._walk(self._root):
-                found = path.lstat()
-                yield StoredObject(
-                    name=path.relative_to(self._root).as_posix(),
-                    size_bytes=found.st_size,
-                    is_plain=stat.S_ISREG(found.st_mode),
-                )
+            yield from self._walk()
         except OSError as exc:
             raise UnreachableError(
                 f"The destination {self.name} cannot be listed: {exc.strerror}.",
                 "Check the disk and the permissions, and that it is mounted. Nothing in it is judged.",
             ) from exc
 
-    def _walk(self, folder: Path) -> Iterator[Path]:
-        folders = [folder]
-        while folders:
-            with os.scandir(folders.pop()) as entries:
+    def _walk(self) -> Iterator[StoredObject]:
+        left: list[tuple[str, ...]] = [()]
+        while left:
+            parts = left.pop()
+            with self._folder(parts) as folder, os.scandir(folder) as entries:
                 for entry in entries:
-                    path = Path(entry.path)
-                    if path.parent == self._root and entry.name in (self._incoming.name, "lost+found"):
+                    if not parts and entry.name in (self._incoming.name, "lost+found"):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        folders.append(path)
-                    else:
-                        yield path
+                        left.append((*parts, entry.name))
+                        continue
+                    found = entry.stat(follow_symlinks=False)
+                    yield StoredObject(
+                        name="/".join((*parts, entry.name)),
+                        size_bytes=found.st_size,
+                        is_plain=stat.S_ISREG(found.st_mode),
+                    )
 
     def remove(self, name: str) -> None:
         """Remove a stored object; one that is not there is fine.
 
         Raises:
-            BackupError: from the disk.
+            BackupError: from the disk, or a folder on the way is a link: what lies behind it stays.
         """
-        path = self._path(name)
-        with translated(f"removing {path.name}"), suppress(FileNotFoundError, NotADirectoryError):
-            path.unlink()
-            sync_folder(path.parent)
+        *folders, last = require_plain_name(name)
+        is_gone = suppress(FileNotFoundError, NotADirectoryError)
+        with translated(f"removing {last}"), is_gone, self._folder(folders) as folder:
+            os.unlink(last, dir_fd=folder)
+            os.fsync(folder)
 
     def sweep(self) -> None:
-        """Remove what killed processes left half-stored."""
+        """Remove what killed processes left half-stored.
+
+        Raises:
+            OSError: from the disk, or the folder for such things is a link.
+        """
+        self._refuse_linked_incoming()
         sweep_scratch(self._incoming)
 
     @property
     def _incoming(self) -> Path:
         return self._root / ".incoming"
 
-    def _path(self, name: str) -> Path:
-        return self._root.joinpath(*require_plain_name(name))
+    def _refuse_linked_incoming(self) -> None:
+        if self._incoming.is_symlink():
+            raise _link(self._incoming.name)
 
-    def _create_folders(self, folder: Path) -> None:
-        missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        create_private_folder(folder)
+    @contextmanager
+    def _folder(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
+        """An open folder of the store, reached step by step: no part below the root is followed if it is a link.
+
+        What is done through the descriptor is done in that very folder, also when its path is exchanged meanwhile.
+
+        Raises:
+            OSError: it is not there (unless ``create``), is none, or is a link.
+        """
+        folder = os.open(self._root, _FOLDER)
+        try:
+            for part in parts:
+                if create:
+                    _create_folder(part, folder)
+                inner = _step(part, folder)
+                os.close(folder)
+                folder = inner
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _create_root(self) -> None:
+        missing = [each for each in (self._root, *self._root.parents) if not each.exists()]
+        create_private_folder(self._root)
         for created in reversed(missing):
             sync_folder(created.parent)
+
+
+def _step(part: str, folder: int) -> int:
+    """Open the folder ``part`` of an open folder."""
+    try:
+        return os.open(part, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as exc:  # a link: ENOTDIR on Linux, ELOOP elsewhere
+        if exc.errno in (errno.ENOTDIR, errno.ELOOP) and _is_link(part, folder):
+            raise _link(part) from exc
+        raise
+
+
+def _open_plain(name: str, folder: int) -> int:
+    """Open a plain file of an open folder for reading."""
+    # A link could lead out of the store, and opening a pipe would wait for ever.
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a plain file")
+    return descriptor
+
+
+def _is_link(part: str, folder: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(part, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _link(part: str) -> OSError:
+    return OSError(errno.ELOOP, f"its folder {part} is a link, and links in a store are not followed")
+
+
+def _create_folder(part: str, folder: int) -> None:
+    with suppress(FileExistsError):
+        os.mkdir(part, 0o700, dir_fd=folder)
+        os.fsync(folder)
 
 
 def _copy(source: Path, copy: Path, *, watch: Watch | None) -> None:
@@ -174,10 +241,10 @@ def _copy(source: Path, copy: Path, *, watch: Watch | None) -> None:
         os.fsync(writer.fileno())
 
 
-def _may_link(source: Path, target: Path) -> bool:
+def _may_link(source: Path, folder: int) -> bool:
     """Whether ``source`` is on the same file system, and no object yet: two copies that are one file rot together."""
     found = source.stat()
-    return found.st_dev == target.parent.stat().st_dev and found.st_nlink == 1
+    return found.st_dev == os.fstat(folder).st_dev and found.st_nlink == 1
 
 
 def _private(path: str, flags: int) -> int:

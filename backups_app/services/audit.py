@@ -12,17 +12,27 @@ from typing import Any
 from .. import conf
 from ..core.files import create_private_folder
 from ..core.manifest import utc_text
+from ..inert_text import fitting, inert
 from ..models import AuditEvent
 
 logger = logging.getLogger(__name__)
 
+_ID_LENGTH, _NAME_LENGTH = 64, 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class Actor:
-    """A person or the system account, as plain text: no key crosses into another database."""
+    """A person or the system account, as plain text: no key crosses into another database.
+
+    Both parts are as the catalogue holds them, so that an actor equals the one that is read back.
+    """
 
     id: str
     name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", fitting(self.id, _ID_LENGTH))
+        object.__setattr__(self, "name", fitting(self.name, _NAME_LENGTH))
 
     @classmethod
     def system(cls) -> Actor:
@@ -54,9 +64,9 @@ def record(
         actor_name=actor.name,
         action=action,
         outcome=outcome,
-        database_name=database_name,
-        subject=subject,
-        detail=detail,
+        database_name=fitting(database_name, _NAME_LENGTH),
+        subject=fitting(subject, 255),
+        detail=inert(detail),
     )
     _append_line(event)
     return event

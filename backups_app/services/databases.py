@@ -20,6 +20,7 @@ from ..core.errors import InputError, NotFoundError, RefusedError
 from ..core.files import scratch_folder
 from ..core.progress import Watch
 from ..core.sqlite import SIDECAR_SUFFIXES, database_file, open_live, sidecar
+from ..inert_text import fitting
 from ..media import checked_folders
 from ..models import Database
 from ..models.database import UNKNOWN_PATH
@@ -28,6 +29,7 @@ from .audit import Actor
 from .hosts import here, is_here, require_here
 
 _MAX_TRIES = 5
+_LONGEST_ALIAS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ def sync_databases() -> list[Skipped]:
         if alias == conf.CATALOG_ALIAS:
             continue
         facts = connections.settings[alias]
-        reason = _reason_to_skip(_vendor(alias), str(facts["NAME"]))
+        reason = _reason_to_skip(alias, _vendor(alias), str(facts["NAME"]))
         if reason:
             skipped.append(Skipped(alias=alias, reason=reason))
             continue
@@ -84,7 +86,9 @@ def _vendor(alias: str) -> str:
         return str(connections.settings[alias]["ENGINE"]).rpartition(".")[2]
 
 
-def _reason_to_skip(vendor: str, name: str) -> str:
+def _reason_to_skip(alias: str, vendor: str, name: str) -> str:
+    if len(alias) > _LONGEST_ALIAS or not alias.isprintable():
+        return f"its alias is no name of at most {_LONGEST_ALIAS} plain characters"
     if vendor != "sqlite":
         return f"{vendor} is not SQLite; back it up with its own tools"
     if not name or ":memory:" in name or "mode=memory" in name:
@@ -114,7 +118,7 @@ def _add_alias(alias: str, path: str) -> None:
     # Another process may have been faster; an added file may have taken the name; a rescan
     # may know it from its archives.
     facts = {"alias": alias, "path": path, "is_under_care": True, "host": conf.host_name()}
-    for name in (f"{alias}@{conf.host_name()}", alias):
+    for name in (fitting(f"{alias}@{conf.host_name()}", 200), alias):
         if Database.objects.filter(name=name, **_KNOWN_FROM_ARCHIVES).update(**facts):
             return
     defaults = {"name": _free_name(alias), "path": path}
@@ -126,9 +130,9 @@ def _free_name(alias: str) -> str:
     holder = Database.objects.filter(name=alias).first()
     if holder is None or (is_here(holder) and holder.alias == alias):
         return alias
-    wanted = f"{alias} (site)" if is_here(holder) else f"{alias}@{conf.host_name()}"[:200]
+    wanted = f"{alias} (site)" if is_here(holder) else fitting(f"{alias}@{conf.host_name()}", 200)
     if Database.objects.filter(name=wanted).exists():
-        return f"{alias} (site)@{conf.host_name()}"[:200]
+        return fitting(f"{alias} (site)@{conf.host_name()}", 200)
     return wanted
 
 
@@ -307,7 +311,7 @@ def imported_database(name: str) -> Database:
     wanted = "".join(each for each in name if unicodedata.category(each) not in ("Cc", "Cs")).strip(" -")[:150]
     wanted = wanted or "imported"
     facts = {"is_imported": True, "is_under_care": False, "path": "", "host": conf.host_name()}
-    for each in (wanted, f"{wanted} (imported)", f"{wanted} (imported)@{conf.host_name()}"[:200]):
+    for each in (wanted, f"{wanted} (imported)", fitting(f"{wanted} (imported)@{conf.host_name()}", 200)):
         with transaction.atomic(using=conf.CATALOG_ALIAS):
             made, _is_new = Database.objects.get_or_create(name=each, defaults=facts)
         if made.is_imported and is_here(made):

@@ -228,3 +228,65 @@ def test_a_link_or_a_pipe_is_not_opened(destination: LocalDestination, root: Pat
         os.mkfifo(root / NAME)
     with pytest.raises(UnreachableError):
         read(destination)
+
+
+def test_the_root_itself_may_be_a_link(tmp_path: Path, draft: Callable[..., Path]):
+    (tmp_path / "big-disk").mkdir()
+    (tmp_path / "archives").symlink_to(tmp_path / "big-disk")
+    destination = LocalDestination(tmp_path / "archives")
+    destination.store(draft(), NAME)
+    assert bytes_in(tmp_path / "big-disk") == {NAME: b"content"}
+    assert read(destination) == b"content"
+    assert [each.name for each in destination.list()] == [NAME]
+    destination.remove(NAME)
+    assert bytes_in(tmp_path / "big-disk") == {}
+
+
+@pytest.mark.parametrize("linked", ["shop", "shop/2026"])
+def test_a_link_in_place_of_a_folder_is_followed_by_no_verb(
+    destination: LocalDestination, root: Path, tmp_path: Path, draft: Callable[..., Path], linked: str
+):
+    elsewhere = tmp_path / "elsewhere"
+    there = elsewhere / Path(NAME).relative_to(linked)
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"of somebody else")
+    (root / linked).parent.mkdir(parents=True)
+    (root / linked).symlink_to(elsewhere)
+    with pytest.raises(UnreachableError, match=f"its folder {Path(linked).name} is a link"):
+        read(destination)
+    with pytest.raises(UnreachableError):
+        destination.size(NAME)
+    with pytest.raises(BackupError, match="is a link"):
+        destination.remove(NAME)
+    for name in (NAME, f"{Path(NAME).parent}/new.zst", f"{linked}/new.zst"):
+        with pytest.raises(BackupError, match="is a link"):
+            destination.store(draft(), name)
+    assert [(each.name, each.is_plain) for each in destination.list()] == [(linked, False)]
+    assert bytes_in(elsewhere) == {there.relative_to(elsewhere).as_posix(): b"of somebody else"}
+
+
+def test_a_link_in_place_of_the_folder_for_unfinished_work_is_not_followed(root: Path, tmp_path: Path):
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "token").mkdir(parents=True)
+    (elsewhere / "token" / "file").write_bytes(b"of somebody else")
+    (elsewhere / "token.lock").touch()
+    root.mkdir()
+    (root / ".incoming").symlink_to(elsewhere)
+    with pytest.raises(OSError, match="is a link"):
+        LocalDestination(root).sweep()
+    assert bytes_in(elsewhere) == {"token/file": b"of somebody else", "token.lock": b""}
+
+
+def test_no_descriptor_is_left_open(destination: LocalDestination, root: Path, draft: Callable[..., Path]):
+    destination.store(draft(), NAME)
+    (root / "linked").symlink_to(root)
+    before = names_in(Path("/proc/self/fd"))
+    for _ in range(20):
+        read(destination)
+        list(destination.list())
+        for name in ("linked/x", "shop/none/x", f"{NAME}/x", "shop"):
+            with pytest.raises(UnreachableError):
+                read(destination, name)
+        with pytest.raises(RefusedError):
+            destination.store(draft(), NAME)
+    assert names_in(Path("/proc/self/fd")) == before

@@ -82,7 +82,7 @@ def test_another_person_is_let_through(restore: Restore):
 
 
 def test_a_self_approval_must_say_so(restore: Restore):
-    change(restore, f"{APPROVED}, approved_by_id = '7', approved_by_name = 'anna', is_self_approved = 1")
+    change(restore, f"{APPROVED}, approved_by_id = '7', approved_by_name = 'anna', is_self_approved = true")
     assert Restore.objects.get().is_self_approved
 
 

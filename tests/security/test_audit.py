@@ -16,7 +16,7 @@ def test_what_is_justified_names_its_rule_and_ruff_looks_there_too():
     marked = []
     for path in [*(PROJECT / "backups_app").rglob("*.py"), *(PROJECT / "project").rglob("*.py")]:
         for line in path.read_text("utf-8").split("\n"):
-            if "nosec" in line:
+            if "# nosec" in line:
                 marked.append(line)
                 assert re.search(r"# nosec B\d{3}( B\d{3})*$", line), line
     assert 10 <= len(marked) < 25, "each one is a decision"

@@ -119,8 +119,14 @@ class Planted:
 
 @pytest.fixture
 def planted(site_template: Path, tmp_path: Path) -> Planted:
-    token = {name: f"planted-{name}-{secrets.token_hex(12)}" for name in ("hook", "pulse", "smtp", "metrics", "redis")}
-    token |= {name: f"{name}{secrets.token_hex(30)}" for name in ("django", "password", "wrong", "phrase", "query")}
+    token = {
+        name: f"planted-{name}-{secrets.token_hex(12)}"
+        for name in ("hook", "pulse", "smtp", "metrics", "redis", "catalog")
+    }
+    token |= {
+        name: f"{name}{secrets.token_hex(30)}"
+        for name in ("django", "password", "wrong", "phrase", "query", "s3id", "s3key")
+    }
     key = Key(tmp_path / "key.txt")
     locked = wrapped(key, tmp_path / "locked.age", passphrase=token["phrase"])
     log = tmp_path / "loud.log"
@@ -137,6 +143,12 @@ def planted(site_template: Path, tmp_path: Path) -> Planted:
         "BACKUPS_HEARTBEAT_URL": f"http://127.0.0.1:{some_port()}/{token['pulse']}",
         "BACKUPS_METRICS_TOKEN": token["metrics"],
         "BACKUPS_REDIS_URL": f"redis://:{token['redis']}@127.0.0.1:{some_port()}/0",
+        "BACKUPS_DESTINATIONS": "local,s3",
+        "BACKUPS_S3_BUCKET": "backups",
+        "BACKUPS_S3_ENDPOINT_URL": f"http://127.0.0.1:{some_port()}",
+        "BACKUPS_S3_REGION": "us-east-1",
+        "BACKUPS_S3_ACCESS_KEY_ID": token["s3id"],
+        "BACKUPS_S3_SECRET_ACCESS_KEY": token["s3key"],
         "BACKUPS_AGE_RECIPIENTS": key.recipient,
         "BACKUPS_AGE_IDENTITY_FILE": str(locked),
         "BACKUPS_AGE_PASSPHRASE": token["phrase"],
@@ -148,6 +160,7 @@ def planted(site_template: Path, tmp_path: Path) -> Planted:
     return Planted(site, {**token, "age": key.secret, "age-small": key.secret.lower()})
 
 
+@pytest.mark.timeout(900)  # twenty processes, one after the other
 def test_no_secret_is_shown_whatever_fails(planted: Planted, tmp_path: Path):
     home = planted.site.console.home
     assert planted.run(("create", "default"), ("verify", "--all")) == ["0", "0"], "the protected identity is used"
@@ -213,6 +226,10 @@ def drive_to_failure(planted: Planted, backup: str, folder: Path) -> None:
     planted.run(create, BACKUPS_WEBHOOK_URLS=f"nonsense-{planted.secrets['hook']}")
     planted.run(create, BACKUPS_METRICS_TOKEN="short", BACKUPS_AGE_RECIPIENTS=planted.secrets["age"])
     planted.run(create, BACKUPS_REDIS_URL=f"nonsense-{planted.secrets['redis']}")
+    catalog = f"postgresql://walsafe:{planted.secrets['catalog']}@127.0.0.1:{some_port()}/walsafe"
+    for url in (catalog, f"{catalog}?nonsense=1", f"{catalog}#x"):
+        planted.run(("status", "--json"), BACKUPS_CATALOG_URL=url)
+    planted.run(create, BACKUPS_S3_ENDPOINT_URL=f"nonsense-{planted.secrets['s3key']}")
     live = planted.site.path
     shutil.move(live, live.with_name("aside"))
     for archive in (planted.site.console.home / "archives").rglob("*.age"):

@@ -18,6 +18,7 @@ from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.core.manifest import Manifest
+from backups_app.inert_text import inert
 from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
 from backups_app.services.create import create_backup
 from backups_app.services.databases import add_database
@@ -501,7 +502,9 @@ def test_a_table_name_that_is_not_utf8_is_survived(
     backup.refresh_from_db()
     assert backup.state == "verified"
     assert backup.census is not None
-    assert [*backup.census["tables"], *backup.census["uncounted"]] == ["o\udcff"]
+    is_spelled_out = connections["catalog"].vendor == "postgresql"  # which holds no half of a character
+    expected = inert("o\udcff") if is_spelled_out else "o\udcff"
+    assert [*backup.census["tables"], *backup.census["uncounted"]] == [expected]
 
 
 def test_a_database_with_json_columns_is_backed_up(

@@ -127,6 +127,7 @@ def test_rows_of_an_older_catalogue_get_the_name_of_the_host_that_looks_first(as
     assert Database.objects.get(name="old").host == "alpha"
 
 
+@pytest.mark.sqlite_catalog
 @pytest.mark.usefixtures("site_alias")
 def test_a_machine_with_a_catalogue_of_its_own_may_change_its_name(home: Path, db_catalog: None, settings: Any):
     settings.BACKUPS = {**settings.BACKUPS, "HOST": "container-1"}
@@ -213,6 +214,7 @@ def test_jobs_go_to_the_queue_of_the_host_that_has_the_database(
     assert calls == [(each.pk, f"backups@{each.host}") for each in jobs]
 
 
+@pytest.mark.sqlite_catalog
 def test_a_machine_alone_uses_the_queue_of_its_settings(shop: Database, calls: list[Any]):
     from backups_app.jobs.queue import queue_of, wake
 

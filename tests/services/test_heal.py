@@ -56,6 +56,17 @@ def test_a_backup_of_a_dead_process_is_failed_as_interrupted(shop: Database, hom
     assert names_in(home / "scratch") == set()
 
 
+def test_the_dead_process_of_a_job_is_no_exception(shop: Database, home: Path, make_backup: Callable[..., Backup]):
+    made = make_backup(shop)
+    assert made.job is not None
+    backup = running(shop)
+    Backup.objects.filter(pk=backup.pk).update(job=made.job)
+    left_by_the_dead(home, backup)
+    assert [each.pk for each in heal_interrupted()] == [backup.pk]
+    assert not backup.copies.exists()
+    assert set(bytes_in(home / "archives")) == set(stored_names(made.archive_name))
+
+
 def test_healing_is_recorded_once(shop: Database, home: Path):
     backup = running(shop)
     left_by_the_dead(home, backup)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from ...inert_text import fitting
 from ...models import Backup, Database, Job, Schedule, Verification
 from ...models.backup import Verdict
 from ..keys.health import KeyFinding
@@ -35,7 +36,7 @@ class Problem:
     @property
     def key(self) -> tuple[str, str, str, str]:
         """What stays the same from one look to the next, as the records hold it."""
-        return (self.code, self.database[:200], self.subject[:200], self.host[:200])
+        return (self.code, fitting(self.database, 200), fitting(self.subject, 200), fitting(self.host, 200))
 
 
 @dataclass(frozen=True, kw_only=True)

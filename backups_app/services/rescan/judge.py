@@ -87,4 +87,4 @@ def _about(known: KnownCopy, stem: str, code: str, message: str) -> Found:
 
 def _of(manifest: Manifest, stem: str, code: str, message: str) -> Found:
     # What an untrusted manifest says of itself is repeated, but registered nowhere.
-    return Found(code=code, path=stem, message=message, backup=manifest.id[:32], database=manifest.database[:200])
+    return Found(code=code, path=stem, message=message, backup=manifest.id, database=manifest.database)

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from ... import conf
 from ...core.chain import Head
+from ...inert_text import fitting
 from ...models import AuditEvent, Finding, Notification
 from .. import audit
 from ..audit import Actor
@@ -110,8 +111,8 @@ def record(done: Rescan, *, actor: Actor, now: datetime) -> None:
             host=host,
             code=each.code,
             is_damage=each.is_damage,
-            database_name=each.database,
-            about=each.backup,
+            database_name=fitting(each.database, 200),
+            about=fitting(each.backup, 32),
             path=each.place,
             message=each.message,
             hint=each.hint,

@@ -11,6 +11,7 @@ from ...core import archive as archives
 from ...core.errors import BusyError
 from ...core.manifest import Manifest
 from ...core.verify import STORED_BYTES, Check
+from ...inert_text import fitting
 from ...jobs.claim import job_lock
 from ...models import Backup, Copy, Database, Verification
 from ...models.backup import Verdict
@@ -33,10 +34,10 @@ def database_for(manifest: Manifest) -> tuple[Database, bool]:
     found = Database.objects.filter(identity=manifest.identity).first()
     if found is not None:
         return found, False
-    name = manifest.database[:200]
+    name = fitting(manifest.database, 200)
     twin = Database.objects.filter(name=name).first()
     if twin is None or twin.backups.exists():
-        name = name if twin is None else f"{name[:180]} ({manifest.identity[:8]})"
+        name = name if twin is None else f"{fitting(name, 180)} ({manifest.identity[:8]})"
         facts = {"path": UNKNOWN_PATH, "is_under_care": False, "host": conf.host_name()}
         row = Database(name=name, identity=manifest.identity, **facts)
         row.save(force_insert=True)
@@ -70,7 +71,7 @@ def register(
     backup = Backup(
         pk=manifest.id,
         database=database,
-        trigger=manifest.trigger[:20],
+        trigger=fitting(manifest.trigger, 20),
         created_at=manifest.created_at,
         taken_at=manifest.taken_at,
         finished_at=manifest.created_at,

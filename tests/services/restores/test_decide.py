@@ -105,7 +105,7 @@ def test_the_approver_may_come_back_to_an_approval_that_nobody_used(approved: Re
     "change",
     [
         'overrides = \'{"empty": "sneaked in"}\'',
-        "is_migrating = 1",
+        "is_migrating = true",
         "backup_id = (SELECT id FROM backups_app_backup WHERE id <> backup_id)",
     ],
 )

@@ -167,7 +167,7 @@ TAMPERED = {
     "path": "UPDATE backups_app_database SET path = path || '2' WHERE name = 'shop'",
     "identity": "UPDATE backups_app_database SET identity = '{zeros32}' WHERE name = 'shop'",
     "overrides": 'UPDATE backups_app_restore SET overrides = \'{{"empty": "x"}}\'',
-    "migrate": "UPDATE backups_app_restore SET is_migrating = 1",
+    "migrate": "UPDATE backups_app_restore SET is_migrating = true",
     "backup": "UPDATE backups_app_restore SET backup_id = '{other}'",
     "binding": "UPDATE backups_app_restore SET binding_sha256 = '{zeros}', approved_binding = '{zeros}'",
 }
