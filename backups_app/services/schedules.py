@@ -147,7 +147,7 @@ def fire_due(*, now: datetime) -> Fired:
     schedule that fails leaves nothing behind and does not stop the others.
     """
     fired = Fired(runs=[], failures=[])
-    for schedule in list(active_schedules().filter(here("database__host"))):
+    for schedule in _schedules_here():
         try:
             run = _fire(schedule, now=now)
         except Exception as exc:
@@ -159,6 +159,10 @@ def fire_due(*, now: datetime) -> Fired:
             if run is not None:
                 fired.runs.append(run)
     return fired
+
+
+def _schedules_here() -> list[Schedule]:
+    return list(active_schedules().filter(here("database__host")))
 
 
 def active_schedules() -> QuerySet[Schedule]:

@@ -483,4 +483,5 @@ def test_the_commands_of_the_pages_give_the_database(
     done = subprocess.run(["bash", "-e", "-c", blocks[0]], cwd=folder, capture_output=True, text=True, check=True)
     if "sha256sum" in blocks[0]:
         assert locked.sha256 in done.stdout
-    assert content_of(folder / "recovered.sqlite3") == content_of(shop_file)
+    (recovered,) = set(re.findall(r"zstd -d .*-o (\S+\.sqlite3)", blocks[0]))
+    assert content_of(folder / recovered) == content_of(shop_file)

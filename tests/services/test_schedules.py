@@ -185,7 +185,7 @@ def test_a_process_that_read_the_schedule_before_another_one_fired_it_does_nothi
     added(shop)
     stale = list(Schedule.objects.select_related("database"))
     assert len(fired(DUE)) == 1
-    monkeypatch.setattr(schedules, "active_schedules", lambda: stale)
+    monkeypatch.setattr(schedules, "_schedules_here", lambda: stale)
     assert fired(DUE) == []
     assert (ScheduledRun.objects.count(), Job.objects.count()) == (1, 1)
 
@@ -197,7 +197,7 @@ def test_a_process_that_read_the_schedule_before_it_was_changed_does_nothing(
     stale = list(Schedule.objects.select_related("database"))
     schedule.cron = "0 5 * * *"
     save_schedule(schedule, actor=ACTOR, now=DUE)
-    monkeypatch.setattr(schedules, "active_schedules", lambda: stale)
+    monkeypatch.setattr(schedules, "_schedules_here", lambda: stale)
     assert fired(DUE) == []
     assert nothing_was_fired()
 
