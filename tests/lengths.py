@@ -14,8 +14,9 @@ def too_long_texts() -> list[str]:
     if connections[CATALOG_ALIAS].vendor != "sqlite" or connections[CATALOG_ALIAS].needs_rollback:
         return []
     found = []
+    tables = set(connections["catalog"].introspection.table_names())  # a test may have dropped some
     for model in apps.get_app_config("backups_app").get_models():
-        if model._meta.proxy:
+        if model._meta.proxy or model._meta.db_table not in tables:
             continue
         limits = {
             field.attname: field.max_length
@@ -28,7 +29,7 @@ def too_long_texts() -> list[str]:
         if not limits:
             continue
         lengths = {f"{name}_characters": Length(name) for name in limits}
-        for row in model._default_manager.annotate(**lengths).filter(is_long).values(*limits):
+        for row in model._default_manager.annotate(**lengths).filter(is_long).order_by().values(*limits):
             found += [
                 f"{model.__name__}.{name} ({limits[name]}): {text!r}"
                 for name, text in row.items()
