@@ -21,8 +21,9 @@ def backup(shop: Database, make_backup: Callable[..., Backup]) -> Backup:
 def test_nothing_wrong_is_exit_code_0(run: Run, backup: Backup):
     finished = run("rescan", "--json")
     assert finished.code == 0
-    assert set(finished.document) == {"rescan"}
+    assert set(finished.document) == {"rescan", "rescans"}
     document = finished.document["rescan"]
+    assert finished.document["rescans"] == [document]
     assert (document["known"], document["registered"], document["damage"], document["findings"]) == (1, 0, 0, [])
     (head,) = document["heads"]
     assert head == {
