@@ -364,7 +364,7 @@ def test_the_form_holds_the_fields_of_the_policy(superuser: Person, shop: Databa
     page = page_of(superuser.get(change_page(shop)))
     names = {each.attributes.get("name", "") for each in page.elements if each.tag in ("input", "textarea", "select")}
     ours = {name for name in names if name and not name.startswith(("csrf", "_", "initial-"))}
-    assert ours == {"required_tables", "freshness_hours", "destinations", *Database.KEEP_FIELDS}
+    assert ours == {"required_tables", "freshness_hours", "destinations", "delta_chain", *Database.KEEP_FIELDS}
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,15 @@ def test_archive_and_manifest_are_synced_before_they_get_a_name_and_their_folder
         synced.append(os.fstat(descriptor).st_ino)
         named.clear()
 
-    def link(source: Path, target: Path) -> None:
-        assert source.stat().st_ino in synced, f"{target.name} was not synced"
-        named.append(Path(target).parent.stat().st_ino)
-        real_link(source, target)
+    def link(source: Path, target: str, *, dst_dir_fd: int | None = None, follow_symlinks: bool) -> None:
+        assert source.stat().st_ino in synced, f"{target} was not synced"
+        named.append((Path(target).parent.stat() if dst_dir_fd is None else os.fstat(dst_dir_fd)).st_ino)
+        real_link(source, target, dst_dir_fd=dst_dir_fd, follow_symlinks=follow_symlinks)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "link", link)
-    assert make_backup(shop).state == Backup.State.VERIFIED
+    backup = make_backup(shop)
+    assert backup.state == Backup.State.VERIFIED, backup.reason
     assert len(synced) >= 4
     assert named == [], "a name was not synced"
 

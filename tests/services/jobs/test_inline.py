@@ -103,7 +103,7 @@ def test_an_interrupt_in_the_middle_is_recorded(shop: Database, monkeypatch: pyt
     def interrupt(*_args: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("backups_app.services.create.create_archive", interrupt)
+    monkeypatch.setattr("backups_app.services.create.create_unless_unchanged", interrupt)
     with pytest.raises(KeyboardInterrupt):
         create_backup(shop, actor=ANNA, trigger=Backup.Trigger.COMMAND)
     assert Job.objects.get().state == "cancelled"
