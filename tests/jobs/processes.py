@@ -117,6 +117,7 @@ def listening(command: list[str], environment: Mapping[str, str], *, cwd: Path) 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_hang_up_ends,  # noqa: PLW1509 - this process starts it from one thread
     )
     heard = Heard(process)
 
@@ -133,6 +134,15 @@ def listening(command: list[str], environment: Mapping[str, str], *, cwd: Path) 
         process.kill()
         process.wait()
         listener.join(timeout=20)
+        is_held = listener.is_alive()
+        if is_held:  # else the closing would wait for ever
+            os.killpg(process.pid, signal.SIGKILL)
+            listener.join()
         assert process.stdout is not None
         process.stdout.close()
-        assert not listener.is_alive(), "something that it started still holds its output"
+        assert not is_held, "something that it started still holds its output"
+
+
+def _hang_up_ends() -> None:
+    """Undo what `nohup` before the test run has passed on."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
