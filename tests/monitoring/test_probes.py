@@ -55,10 +55,10 @@ def test_readyz_says_no_and_nothing_else_when_the_catalogue_cannot_be_read(
 def test_a_catalogue_that_is_missing_or_behind_is_not_ready_but_the_process_lives(console: Console):
     before = run_django(console, _ASK)
     assert before == '/healthz 200 {"ok": true}\n/readyz 200 {"ready": true}\n'
-    console.change("DELETE FROM django_migrations WHERE name = '0010_health'")
+    console.change("DELETE FROM django_migrations WHERE name = '0016_scale'")
     console.change(
         "INSERT INTO backups_app_database (name, identity, alias, path, is_under_care, is_imported, required_tables, "
-        "added_at) VALUES ('x', 'y', '', '/z', 1, 0, '[]', '2026-01-01')"
+        "added_at, destinations, host, media) VALUES ('x', 'y', '', '/z', 1, 0, '[]', '2026-01-01', '[]', '', '[]')"
     )
     assert run_django(console, _ASK) == '/healthz 200 {"ok": true}\n/readyz 503 {"ready": false}\n'
     console.catalog.write_bytes(b"this is no database at all, whatever its name says" * 100)
