@@ -89,7 +89,7 @@ row = Database.objects.create(name="odd", path=text, required_tables=[text, {tex
 row.refresh_from_db()
 print(ascii(row.path), ascii(row.required_tables))
 assert Database.objects.filter(path=text).exists()
-assert Database.objects.filter(path__contains=text).update(required_tables=[text]) == 1
+assert Database.objects.filter(path__contains=text[:3]).update(required_tables=[text]) == 1
 Database.objects.bulk_update([row], ["path", "required_tables"])
 audit.record("test", actor=Actor.system(), detail=text)
 assert AuditEvent.objects.latest("pk").detail == row.path

@@ -44,7 +44,7 @@ def show(home: Path | None, **extra: str) -> dict[str, Any]:
 
 
 def test_the_defaults_are_safe(tmp_path: Path):
-    found = show(tmp_path / "home")
+    found = show(tmp_path / "home", BACKUPS_REUSE_UNCHANGED="")  # the tests set it for themselves
     assert found["DEBUG"] is False
     assert found["ALLOWED_HOSTS"] == ["localhost", "127.0.0.1", "[::1]"]
     assert found["DATABASE_ROUTERS"] == ["backups_app.routers.CatalogRouter"]
@@ -52,6 +52,8 @@ def test_the_defaults_are_safe(tmp_path: Path):
         "HOME": str(tmp_path / "home"),
         "HOST": None,
         "DESTINATIONS": ["local"],
+        "REUSE_UNCHANGED": True,
+        "DELTA_CHAIN": 0,
         "ROOTS": [],
         "NOTIFY_EMAILS": [],
         "TRIAGE_ROOTS": [],
