@@ -170,7 +170,8 @@ def test_auto_vacuum_is_that_of_the_backup(tmp_path: Path, scratch: Path, ours: 
 
 def test_an_empty_live_file_gets_the_content(tmp_path: Path, staged: Path):
     live = tmp_path / "live.db"
-    live.touch(mode=0o640)
+    live.touch()
+    live.chmod(0o640)
     wanted = live_content(staged)
     put(staged, live)
     assert live_content(live) == wanted
