@@ -39,7 +39,7 @@ exec sqlite3 -readonly "$BACKUPS_HOME/catalog.sqlite3" \\
 _BOUNDED = '''\
 #!{python}
 """Runs a server until it says that it is ready, then ends it as Ctrl-C does; its exit code is that of the server."""
-import os, signal, subprocess, sys, threading
+import os, signal, subprocess, sys, threading, time
 pipes = {{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}}
 server = subprocess.Popen(sys.argv[1:], **pipes)
 giving_up = threading.Timer(90, os.killpg, (server.pid, signal.SIGKILL))
@@ -49,6 +49,7 @@ for line in server.stdout:
     print(line, end="", flush=True)
     if "Stop with Ctrl-C" in line:
         ready = True
+        time.sleep(2)  # nobody reads and presses faster; before it supervises, a stop is a cancel (130)
         os.killpg(server.pid, signal.SIGINT)
 code = server.wait()
 giving_up.cancel()
