@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from .archive import CHUNK_BYTES, ContentDigest, read_at_most, read_chunks, write_all
 from .background import Background
-from .errors import BackupError, InputError, VerificationError, translated
+from .errors import InputError, VerificationError, translated
 from .files import create_private_file, create_private_folder, sync_folder
 from .progress import Watch
 
@@ -293,14 +293,6 @@ def _kept(stream: BinaryIO) -> KeptDigests | None:
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     return KeptDigests(state=state, stream=stream)
-
-
-def forget_digests(path: Path) -> None:
-    """Remove what is kept at ``path``: the next archive is a full one."""
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as exc:
-        raise BackupError("Page digests could not be removed.", "Check the state folder.") from exc
 
 
 class PageRoot:

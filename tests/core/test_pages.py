@@ -20,7 +20,6 @@ from backups_app.core.pages import (
     content_digest_of,
     digests_of,
     digests_of_file,
-    forget_digests,
     keep_digests,
     kept_digests,
     scan_pages,
@@ -202,13 +201,6 @@ def test_a_cancelled_scan_leaves_nothing(tmp_path: Path):
     with pytest.raises(CancelledError):
         scan_pages(tmp_path / "new", tmp_path / "digests", page_size=PAGE, watch=Watch(is_cancelled=lambda: True))
     assert names_in(tmp_path) == {"new"}
-
-
-def test_forgetting_removes_what_is_kept_and_is_no_error_twice(tmp_path: Path):
-    kept = keep(pages(1), tmp_path)
-    forget_digests(kept)
-    forget_digests(kept)
-    assert not kept.exists()
 
 
 def test_a_root_follows_the_pages_that_are_put(tmp_path: Path):
