@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ _STAT = Path("/proc/stat")
 _PROCESSES = Path("/proc")
 _CHUNK_BYTES = 1 << 20
 _LOOK_SECONDS = 0.04
+_DYING_SECONDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +92,17 @@ def _watch(process: subprocess.Popen[bytes], *, started: Path, limit_seconds: fl
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so the number is still its own
-        process.wait()
+    if process.poll() is not None:
+        return
+    os.killpg(process.pid, signal.SIGKILL)  # not waited for yet, so the number is still its own
+    process.wait()
+    # Those below it die a moment later, and until then may still write into the folder that is
+    # removed next. They are not our children: nobody but the system can say when they are gone.
+    deadline = time.monotonic() + _DYING_SECONDS
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(_LOOK_SECONDS)
 
 
 def _tree_bytes(pid: int) -> int:
