@@ -59,8 +59,8 @@ bench: $(VENV)/.dev  ## Measure ours beside the peers, as ratios in one run, and
 
 soak: $(VENV)/.dev  ## Everything at once for MINUTES (10), then every fault, 300 kills per verb, long fuzzing
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
-	WALSAFE_SOAK=1 $(BIN)/python -m pytest -m "crash or faults" $(ARGS)
-	WALSAFE_SOAK=1 $(BIN)/python -m pytest tests/test_fuzz.py
+	WALSAFE_SOAK=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "crash or faults" $(ARGS)
+	WALSAFE_SOAK=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/test_fuzz.py $(ARGS)
 
 clean:  ## Remove what the targets made, but no data
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage benchmarks/work
