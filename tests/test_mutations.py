@@ -44,7 +44,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a stored archive is read back",
-        "services/create.py",
+        "services/publish.py",
         "        checks = prove_stored(open_stored, created.archive, watch=watch, made=created)",
         "        checks: list[Check] = []",
         "tests/services/test_durable.py::test_a_store_that_changes_a_bit_is_found_out_and_nothing_is_kept",

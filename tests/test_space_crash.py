@@ -24,7 +24,7 @@ from django.core.management import call_command
 from backups_app.core import create as engine
 from backups_app.core import pages
 from backups_app.destinations import LocalDestination
-from backups_app.services import create
+from backups_app.services import publish
 
 where = sys.argv[1]
 def die(*_arguments, **_options):
@@ -44,11 +44,11 @@ elif where == "written":
 elif where == "stored":
     after(LocalDestination, "store")
 elif where == "proven":
-    after(create, "prove_stored")
+    after(publish, "prove_stored")
 elif where == "not recorded":
-    create._record_outcome = die
+    publish.record_outcome = die
 elif where == "recorded":
-    create.advance_head = die
+    publish.advance_head = die
 elif where == "digests written":
     engine.keep_digests = die
 call_command("backup", "create", "default")

@@ -1,66 +1,39 @@
-"""Create a verified backup, and record how it went."""
+"""Create a verified backup: whose turn it is, its row, what is made, and how it ends."""
 
 from __future__ import annotations
 
 import logging
-import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
-from django.db import transaction
 from django.utils import timezone
 
-from .. import __version__, conf
+from .. import conf
 from ..core.age import FileKey, X25519Recipient
-from ..core.archive import ENCRYPTION, OpenStored
-from ..core.create import (
-    CreatedArchive,
-    CreateOptions,
-    PagesDraft,
-    Unchanged,
-    create_archive,
-    create_unless_unchanged,
-    prove_stored,
-)
-from ..core.errors import (
-    BackupError,
-    CancelledError,
-    KeyMissingError,
-    UnreachableError,
-    VerificationError,
-    translated,
-)
+from ..core.create import CreatedArchive, CreateOptions, Unchanged, create_archive, create_unless_unchanged
+from ..core.errors import BackupError, CancelledError, VerificationError, translated
 from ..core.files import scratch_folder
-from ..core.manifest import Delta, Manifest, Media
-from ..core.media.pack import PackedMedia
-from ..core.media.unpack import PREFIX as MEDIA_PREFIX
 from ..core.progress import ProgressCallback, Watch
-from ..core.snapshot import Snapshot
-from ..core.verify import NO_KEYS, Check, check_below, check_packed, check_stored, failures, reason_of
-from ..encryption import Keyring
 from ..jobs.claim import Claim
-from ..models import AuditEvent, Backup, Copy, Database, Job, Recipient, Verification
-from ..models.backup import Verdict, new_backup_id
-from . import audit
+from ..models import Backup, Copy, Database, Job, Recipient, Verification
+from ..models.backup import new_backup_id
 from .audit import Actor
-from .chain import Sealed, advance_head, seal_manifest
 from .databases import database_files, live_path, required_tables
 from .heal import heal_interrupted
-from .health.anomalies import remarks_on
 from .hosts import require_here
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
-from .keys.registry import note_use, sync_recipients
+from .keys.registry import sync_recipients
 from .keys.safety import unproven_remark
-from .links import links_under
 from .media import media_folders
-from .names import archive_name, manifest_name, media_name, signature_name
-from .previous import Owner, longest_chain, manifest_of_owner, owner_for
-from .storing import Attempt, Part, Place, discard, plan_places, small_part, store_everywhere
+from .names import archive_name
+from .outcome import record_failure
+from .previous import Owner, longest_chain, owner_for
+from .publish import Terms, store_created, store_shared
+from .storing import plan_places
 from .verify import verify_copy
 
 logger = logging.getLogger(__name__)
@@ -117,7 +90,7 @@ def create_backup(
         )
     except BackupError as exc:  # its turn did not come
         backup = new_row(database, actor=actor, trigger=trigger, note=note)
-        _record_failure(backup, exc, actor=actor)
+        record_failure(backup, exc, actor=actor)
         return backup
 
 
@@ -168,7 +141,7 @@ def record_run(backup: Backup, work: Callable[[Path, list[Recipient]], None], *,
             with translated("preparing the scratch folder"):
                 folder = stack.enter_context(scratch_folder(conf.scratch_folder(), backup.pk))
         except BackupError as exc:
-            _record_failure(backup, exc, actor=actor)
+            record_failure(backup, exc, actor=actor)
             return backup
         # The row appears while the lock of the scratch folder is held, so no other process can
         # take it for one whose owner died.
@@ -196,16 +169,16 @@ def _run(backup: Backup, work: Callable[[], None], *, actor: Actor) -> None:
     try:
         work()
     except BackupError as exc:
-        _record_failure(backup, exc, actor=actor)
+        record_failure(backup, exc, actor=actor)
     except Exception as exc:
         logger.exception("An unexpected error ended backup %s", backup.pk)
         unexpected = BackupError(
             f"An unexpected error ended the backup: {type(exc).__name__}: {exc}", "See the log; please report it."
         )
-        _record_failure(backup, unexpected, actor=actor)
+        record_failure(backup, unexpected, actor=actor)
     except BaseException:
         ended = CancelledError("The process was told to end.", "Nothing was published. Run the backup again.")
-        _record_failure(backup, ended, actor=actor)
+        record_failure(backup, ended, actor=actor)
         raise
 
 
@@ -242,12 +215,12 @@ def _create_and_prove(
     remark = unproven_remark(recipients, now=timezone.now())
     source = origin.path if origin else live_path(database)
     created = create_unless_unchanged(source, folder, options=options, watch=watch, now=timezone.now)
-    store = partial(_store, backup, tables=tables, places=places, actor=actor, watch=watch, remark=remark)
+    terms = Terms(places=places, folder=folder, tables=tables, actor=actor, watch=watch, remark=remark)
     if origin and isinstance(created, CreatedArchive):
         created = replace(created, snapshot=replace(created.snapshot, taken_at=origin.taken_at))
     if owner is not None and (isinstance(created, Unchanged) or created.delta is not None):
         try:
-            store(created, folder=folder, owner=owner)
+            _store(backup, created, owner, terms)
         except VerificationError as exc:
             # What it was to refer to is not what it was: the new backup must not depend on it.
             logger.error("Backup %s is stored whole: %s", backup.pk, exc)  # noqa: TRY400 - no traceback
@@ -255,30 +228,19 @@ def _create_and_prove(
             if created.media is not None:  # it is made anew, from after the new snapshot
                 created.media.stream.path.unlink()
             created = _make_alone(backup, source, folder, options=options, watch=watch)
-            folder = folder / _ALONE
+            terms = replace(terms, folder=folder / _ALONE)
         else:
             return
-    store(created, folder=folder)
+    _store(backup, created, None, terms)
     if on_file_key is not None and isinstance(created, CreatedArchive) and created.archive.file_key is not None:
         on_file_key(created.archive.file_key)
 
 
-def _store(
-    backup: Backup,
-    created: CreatedArchive | Unchanged,
-    *,
-    folder: Path,
-    owner: Owner | None = None,
-    tables: tuple[str, ...],
-    places: Sequence[Place],
-    actor: Actor,
-    watch: Watch,
-    remark: str,
-) -> None:
+def _store(backup: Backup, created: CreatedArchive | Unchanged, owner: Owner | None, terms: Terms) -> None:
     if isinstance(created, CreatedArchive):
-        store_created(backup, created, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
+        store_created(backup, created, terms)
     elif owner is not None:
-        _share(backup, created, owner, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
+        store_shared(backup, created, owner, terms)
 
 
 _ALONE = "alone"
@@ -310,373 +272,3 @@ def _stands_alone(backup: Backup, origin: Origin | None) -> bool:
     A safety backup has: whoever rolls back opens it with the key that was kept in memory since it was made.
     """
     return origin is not None or backup.trigger == Backup.Trigger.SAFETY
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Made:
-    """What a backup consists of: its snapshot, and the archive that a restore reads."""
-
-    snapshot: Snapshot
-    checks: list[Check]
-    archive_name: str
-    archive_bytes: int
-    archive_sha256: str
-    size_bytes: int
-    sha256: str
-    content_sha256: str
-    recipients: tuple[str, ...]
-    media: PackedMedia | None = None
-    delta: Delta | None = None
-    shares_with: str = ""
-
-
-def store_created(
-    backup: Backup,
-    created: CreatedArchive,
-    tables: tuple[str, ...],
-    folder: Path,
-    *,
-    places: Sequence[Place],
-    actor: Actor,
-    watch: Watch,
-    remark: str = "",
-) -> None:
-    """Store an archive just made with its signed manifest, prove what is stored, and record the outcome.
-
-    It is sealed once and stored at each of ``places``; one proven copy is enough. For the owner of
-    the database's job: the manifest is the next one of its chain.
-
-    Raises:
-        VerificationError: what is stored is not what was made. BackupError: from the stores.
-        Nothing of it is left then.
-    """
-    archive = created.archive
-    if created.delta is not None:
-        backup.archive_name = archive_name(
-            backup.database.name,
-            created_at=backup.created_at,
-            backup_id=backup.pk,
-            is_encrypted=bool(archive.recipients),
-            is_delta=True,
-        )
-        backup.save(update_fields=["archive_name"])  # whoever cleans up after a killed process looks there
-    made = _Made(
-        snapshot=created.snapshot,
-        checks=created.checks,
-        archive_name=backup.archive_name,
-        archive_bytes=archive.archive_bytes,
-        archive_sha256=archive.archive_sha256,
-        size_bytes=archive.content_bytes,
-        sha256=archive.sha256,
-        content_sha256=archive.content_sha256,
-        recipients=archive.recipients,
-        media=created.media,
-        delta=created.delta,
-    )
-    part = _archive_part(backup, created, watch=watch)
-    _store_made(backup, made, part, tables, folder, places=places, actor=actor, watch=watch, remark=remark)
-    if created.pages is not None and backup.state == Backup.State.VERIFIED:
-        _keep_digests(backup, created.pages, archive_sha256=archive.archive_sha256)
-
-
-def _keep_digests(backup: Backup, pages: PagesDraft, *, archive_sha256: str) -> None:
-    path = conf.page_digests(backup.database.identity)
-    try:
-        pages.keep(path, backup=backup.pk, archive_sha256=archive_sha256)
-    except BackupError as exc:  # the backup is good without; the next archive is a full one
-        logger.error("The next archive of %s will be a full one: %s", backup.database.name, exc)  # noqa: TRY400
-
-
-def _share(
-    backup: Backup,
-    unchanged: Unchanged,
-    owner: Owner,
-    tables: tuple[str, ...],
-    folder: Path,
-    *,
-    places: Sequence[Place],
-    actor: Actor,
-    watch: Watch,
-    remark: str,
-) -> None:
-    """Record a backup whose content lies in the archive of ``owner``; that archive is proven again at each place.
-
-    Raises:
-        VerificationError: at none of them is it what it was. BackupError: from the stores. Nothing of
-            the new backup is left then.
-    """
-    manifest = manifest_of_owner(owner, places)
-    made = _Made(
-        snapshot=unchanged.snapshot,
-        checks=unchanged.checks,
-        archive_name=manifest.archive_name,
-        archive_bytes=manifest.archive_bytes,
-        archive_sha256=manifest.archive_sha256,
-        size_bytes=manifest.size_bytes,
-        sha256=manifest.sha256,
-        content_sha256=manifest.content_sha256,
-        recipients=tuple(owner.backup.key_ids),
-        media=unchanged.media,
-        delta=manifest.delta,
-        shares_with=owner.backup.pk,
-    )
-    part = _shared_part(manifest, watch=watch)
-    shared = [f"Nothing has changed: it shares the archive of backup {owner.backup.pk}.", *([remark] if remark else [])]
-    _store_made(backup, made, part, tables, folder, places=places, actor=actor, watch=watch, remark=" ".join(shared))
-
-
-def _store_made(
-    backup: Backup,
-    made: _Made,
-    part: Part,
-    tables: tuple[str, ...],
-    folder: Path,
-    *,
-    places: Sequence[Place],
-    actor: Actor,
-    watch: Watch,
-    remark: str,
-) -> None:
-    database, own_media = backup.database, media_name(backup.archive_name)  # also where the archive is another's
-    media = None if made.media is None else made.media.facts(own_media)
-    sealed = seal_manifest(_manifest(backup, made, tables, media=media), database=database, actor=actor)
-    if media is not None:
-        # Before anything is stored: whoever cleans up after a killed process removes what the row names.
-        backup.media, backup.media_bytes = media.as_dict(), media.archive_bytes
-        backup.save(update_fields=["media", "media_bytes"])
-    parts = [part, *_media_parts(own_media, made.media, watch=watch)]
-    parts += _small_parts(backup.archive_name, sealed, folder)
-    attempts = store_everywhere(backup, places, parts, watch=watch)
-    try:
-        _record_outcome(backup, attempts, made=made, sealed=sealed, actor=actor, remark=remark)
-    except BaseException:
-        discard(attempts)
-        backup.refresh_from_db()  # a half-recorded outcome must not show on the failed row
-        raise
-    advance_head(sealed, database=database)
-
-
-def _manifest(backup: Backup, made: _Made, tables: tuple[str, ...], *, media: Media | None) -> Manifest:
-    snapshot = made.snapshot
-    return Manifest(
-        id=backup.pk,
-        database=backup.database.name,
-        identity=backup.database.identity,
-        created_at=backup.created_at,
-        taken_at=snapshot.taken_at,
-        trigger=backup.trigger,
-        archive_name=made.archive_name,
-        archive_bytes=made.archive_bytes,
-        archive_sha256=made.archive_sha256,
-        encryption=ENCRYPTION if made.recipients else None,
-        size_bytes=made.size_bytes,
-        sha256=made.sha256,
-        content_sha256=made.content_sha256,
-        census=snapshot.census,
-        journal_mode=snapshot.journal_mode,
-        method=snapshot.method,
-        required_tables=tables,
-        failure=reason_of(made.checks),
-        software={"django-walsafe": __version__, "sqlite": sqlite3.sqlite_version},
-        media=media,
-        delta=made.delta,
-    )
-
-
-def _archive_part(backup: Backup, created: CreatedArchive, *, watch: Watch) -> Part:
-    """The archive just made; below a delta, the stored bytes of what it builds on are read again as well."""
-
-    def prove(open_stored: OpenStored, copy: Copy) -> list[Check]:
-        checks = prove_stored(open_stored, created.archive, watch=watch, made=created)
-        if created.delta is not None and not failures(checks):
-            checks += check_below(links_under(copy, created.delta), watch=watch)
-        _refuse_failures(checks)
-        return checks
-
-    return Part(name=backup.archive_name, path=created.archive.path, prove=prove)
-
-
-def _shared_part(manifest: Manifest, *, watch: Watch) -> Part:
-    """An archive that is stored already: read back to its last byte, and to its content when a key is at hand."""
-
-    def prove(open_stored: OpenStored, copy: Copy) -> list[Check]:
-        try:
-            keys = Keyring.configured().keys_for(manifest) if manifest.encryption else NO_KEYS
-            checks = check_packed(open_stored, manifest, watch=watch, keys=keys)
-        except KeyMissingError:  # the stored bytes are those that were proven to hold the content
-            checks = [check_stored(open_stored, manifest, watch=watch)]
-        if manifest.delta is not None and not failures(checks):
-            checks += check_below(links_under(copy, manifest.delta), watch=watch)
-        if failures(checks):
-            raise VerificationError(
-                f"The archive of the backup before is not what it was ({reason_of(checks)}).",
-                "Run `manage.py backup verify` on that backup.",
-            )
-        return checks
-
-    return Part(name=manifest.archive_name, path=None, prove=prove)
-
-
-def _media_parts(name: str, media: PackedMedia | None, *, watch: Watch) -> list[Part]:
-    """The archive of the folders just made, when there is one; it is the backup's own, whatever it shares."""
-    if media is None:
-        return []
-
-    def prove(open_stored: OpenStored, _copy: Copy) -> list[Check]:
-        checks = prove_stored(open_stored, media.stream, watch=watch, prefix=MEDIA_PREFIX)
-        _refuse_failures(checks)
-        return checks
-
-    return [Part(name=name, path=media.stream.path, prove=prove)]
-
-
-def _refuse_failures(checks: list[Check]) -> None:
-    if failures(checks):
-        raise VerificationError(
-            f"The stored archive does not give back what was written ({reason_of(checks)}).",
-            "It was removed. Check the disk of the archives folder, or the store.",
-        )
-
-
-def _small_parts(name: str, sealed: Sealed, folder: Path) -> list[Part]:
-    """Manifest and signature, in the order of publication: those that :func:`.names.stored_names` names."""
-    manifest_checks = [Check(name="manifest", ok=True, evidence=f"SHA-256 {sealed.digest}")]
-    signature_checks = [
-        Check(name="signature", ok=True, evidence=f"Ed25519, key {sealed.key_id}"),
-        Check(name="chain", ok=True, evidence=f"number {sealed.manifest.sequence}"),
-    ]
-    return [
-        small_part(manifest_name(name), sealed.content, folder, what="manifest", checks=manifest_checks),
-        small_part(signature_name(name), sealed.signature, folder, what="signature", checks=signature_checks),
-    ]
-
-
-def _record_outcome(
-    backup: Backup,
-    attempts: Sequence[Attempt],
-    *,
-    made: _Made,
-    sealed: Sealed,
-    actor: Actor,
-    remark: str = "",
-) -> None:
-    snapshot, now = made.snapshot, timezone.now()
-    reason = reason_of(made.checks)
-    backup.taken_at = snapshot.taken_at
-    backup.finished_at = now
-    backup.archive_name, backup.shares_with = made.archive_name, made.shares_with
-    backup.builds_on = made.delta.base if made.delta else ""
-    backup.links_sha256 = made.delta.links_sha256 if made.delta else ""
-    backup.size_bytes, backup.archive_bytes = made.size_bytes, made.archive_bytes
-    backup.sha256, backup.archive_sha256 = made.sha256, made.archive_sha256
-    backup.content_sha256, backup.manifest_sha256 = made.content_sha256, sealed.digest
-    backup.sequence, backup.signing_key_id = sealed.manifest.sequence, sealed.key_id
-    backup.census, backup.row_count = snapshot.census.as_dict(), snapshot.census.rows
-    backup.remarks = [
-        *snapshot.notes,
-        *(f"Media: {each}." for each in (made.media.remarks if made.media else ())),
-        *remarks_on(backup),
-        *([remark] if remark else []),
-        *_missing_at(attempts),
-    ]
-    backup.is_encrypted, backup.key_ids = bool(made.recipients), list(made.recipients)
-    backup.pinned_seconds = snapshot.pinned_seconds
-    if reason:
-        backup.state, backup.verdict = Backup.State.FAILED, Verdict.FAILED
-        backup.failure_code = VerificationError.code
-        backup.reason = reason
-        backup.hint = "The archive is a true copy and was kept, but it is not proven good. Look at the source."
-    else:
-        backup.state, backup.verdict = Backup.State.VERIFIED, Verdict.PASSED
-        backup.verified_at = now
-    with transaction.atomic(using=conf.CATALOG_ALIAS):
-        if made.delta is not None or made.shares_with:
-            _require_owners(made)
-        backup.save()
-        note_use(made.recipients, now=now)
-        for each in attempts:
-            if each.is_proven:
-                _record_proof(backup, each, made.checks, actor=actor, now=now)
-            else:
-                _record_missing(backup, each, actor=actor)
-        _audit(backup, actor=actor)
-
-
-def _require_owners(made: _Made) -> None:
-    """In the transaction that records a backup: nobody has given up what it shares or builds on.
-
-    Raises:
-        VerificationError: somebody has, meanwhile.
-    """
-    ids = [each for each in (made.shares_with, made.delta.base if made.delta else "") if each]
-    rows = Backup.objects.select_for_update().filter(pk__in=ids, state=Backup.State.VERIFIED)
-    if len(rows) < len(set(ids)):
-        raise VerificationError("The backup that this one refers to is not there any more.", "Run the backup again.")
-
-
-def _record_proof(backup: Backup, attempt: Attempt, checks: list[Check], *, actor: Actor, now: datetime) -> None:
-    copy = attempt.copy
-    copy.stored_at = copy.checked_at = now
-    copy.state = Copy.State.FAILED if backup.verdict == Verdict.FAILED else Copy.State.VERIFIED
-    copy.reason = backup.reason
-    copy.save()
-    Verification.objects.create(
-        backup=backup,
-        destination=copy.destination,
-        level=Verification.Level.CREATION,
-        verdict=backup.verdict,
-        reason=backup.reason,
-        hint=backup.hint,
-        checks=[check.as_dict() for check in [*checks, *attempt.checks]],
-        started_at=attempt.started_at,
-        finished_at=now,
-        requested_by_id=actor.id,
-        requested_by_name=actor.name,
-        job=backup.job,
-    )
-
-
-def _record_missing(backup: Backup, attempt: Attempt, *, actor: Actor) -> None:
-    """A destination that has no copy, which is no verdict: there is nothing to judge."""
-    copy = attempt.copy
-    copy.save()
-    logger.error("Backup %s is not at %s: %s", backup.pk, copy.destination, copy.reason)
-    audit.record(
-        "store",
-        actor=actor,
-        outcome=AuditEvent.Outcome.REFUSED if copy.state == Copy.State.REFUSED else AuditEvent.Outcome.FAILED,
-        database_name=backup.database.name,
-        subject=backup.pk,
-        detail=f"{copy.destination}: {copy.reason}",
-    )
-
-
-def _missing_at(attempts: Sequence[Attempt]) -> list[str]:
-    return [f"It was not stored at {each.copy.destination}: {each.copy.reason}" for each in attempts if each.error]
-
-
-def _record_failure(backup: Backup, exc: BackupError, *, actor: Actor) -> None:
-    is_cancelled = isinstance(exc, CancelledError)
-    backup.state = Backup.State.CANCELLED if is_cancelled else Backup.State.FAILED
-    backup.finished_at = timezone.now()
-    backup.failure_code = exc.code
-    backup.reason, backup.hint = exc.message, exc.hint
-    if isinstance(exc, UnreachableError):
-        backup.verdict = Verdict.UNREACHABLE
-    elif isinstance(exc, VerificationError):
-        backup.verdict = Verdict.FAILED
-    with transaction.atomic(using=conf.CATALOG_ALIAS):
-        backup.save()
-        _audit(backup, actor=actor)
-
-
-def _audit(backup: Backup, *, actor: Actor) -> None:
-    is_good = backup.state == Backup.State.VERIFIED
-    audit.record(
-        "import" if backup.trigger == Backup.Trigger.IMPORT else "create",
-        actor=actor,
-        outcome=AuditEvent.Outcome.DONE if is_good else AuditEvent.Outcome.FAILED,
-        database_name=backup.database.name,
-        subject=backup.pk,
-        detail=backup.reason or (backup.note if backup.trigger == Backup.Trigger.IMPORT else ""),
-    )

@@ -32,11 +32,11 @@ sys.path.insert(0, os.getcwd())
 os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
 import django
 django.setup()
-from backups_app.services import create
+from backups_app.services import publish
 from backups_app.destinations import LocalDestination
 
 step = sys.argv[1]
-real = {"store": LocalDestination.store, "record": create._record_outcome, "advance": create.advance_head}
+real = {"store": LocalDestination.store, "record": publish.record_outcome, "advance": publish.advance_head}
 count = 0
 
 def die():
@@ -63,7 +63,7 @@ def advance(*arguments, **options):
     if step == "after head":
         die()
 
-LocalDestination.store, create._record_outcome, create.advance_head = store, record, advance
+LocalDestination.store, publish.record_outcome, publish.advance_head = store, record, advance
 from django.core.management import call_command
 call_command("backup", "create", "--all")
 """

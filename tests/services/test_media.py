@@ -21,6 +21,7 @@ from backups_app.documents import backup_document
 from backups_app.encryption import Keyring
 from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
 from backups_app.services import create as creating
+from backups_app.services import publish
 from backups_app.services.create import create_backup
 from backups_app.services.databases import add_database
 from backups_app.services.extract import extract_backup
@@ -246,9 +247,9 @@ def test_what_a_killed_process_stored_is_removed(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(creating, "_record_outcome", die)
-        patch.setattr(creating, "discard", lambda _: None)
-        patch.setattr(creating, "_record_failure", lambda *_, **__: None)
+        patch.setattr(publish, "record_outcome", die)
+        patch.setattr(publish, "discard", lambda _: None)
+        patch.setattr(creating, "record_failure", lambda *_, **__: None)
         with pytest.raises(Killed):
             make_backup(with_media)
     left = Backup.objects.get()

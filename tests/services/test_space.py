@@ -440,6 +440,7 @@ def test_a_process_killed_while_it_makes_a_delta_leaves_the_chain_as_it_was(
     pages: Database, live: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from backups_app.services import create as create_module
+    from backups_app.services import publish
 
     full = back_up(pages)
     grow(live)
@@ -451,9 +452,9 @@ def test_a_process_killed_while_it_makes_a_delta_leaves_the_chain_as_it_was(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(create_module, "_record_outcome", die)
-        patch.setattr(create_module, "discard", lambda *_: None)  # a dead process tidies up nothing
-        patch.setattr(create_module, "_record_failure", lambda *_, **__: None)
+        patch.setattr(publish, "record_outcome", die)
+        patch.setattr(publish, "discard", lambda *_: None)  # a dead process tidies up nothing
+        patch.setattr(create_module, "record_failure", lambda *_, **__: None)
         with pytest.raises(KilledError):
             create_backup(pages, actor=ACTOR, trigger=Backup.Trigger.COMMAND)
     assert len(archives(home)) == 2
@@ -467,12 +468,12 @@ def test_a_process_killed_while_it_makes_a_delta_leaves_the_chain_as_it_was(
 def test_a_process_that_dies_before_it_keeps_the_page_digests_makes_the_next_archive_a_full_one(
     pages: Database, live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from backups_app.services import create as create_module
+    from backups_app.services import publish
 
     back_up(pages)
     grow(live)
     with monkeypatch.context() as patch:
-        patch.setattr(create_module, "_keep_digests", lambda *_, **__: None)
+        patch.setattr(publish, "_keep_digests", lambda *_, **__: None)
         back_up(pages)
     grow(live)
     third = back_up(pages)

@@ -33,13 +33,14 @@ from ...models import AuditEvent, Backup, Copy, Job, Recipient, Restore
 from .. import audit
 from ..audit import Actor
 from ..copies import from_first_good_copy, require_copies
-from ..create import new_row, record_run, store_created
+from ..create import new_row, record_run
 from ..hosts import here, require_here
 from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
 from ..links import referring_first
 from ..names import media_name
 from ..prune import give_up
+from ..publish import Terms, store_created
 from ..restores.staging import stage_backup
 from ..storing import plan_places
 from ..verify import read_manifest
@@ -116,16 +117,15 @@ def _rekey(backup: Backup, *, actor: Actor, keyring: Keyring, job: Job, watch: W
         created = _written_anew(backup, folder, recipients, manifest=manifest, keyring=keyring, watch=watch)
         if created.archive.content_sha256 != backup.content_sha256:
             raise VerificationError("The content is not that of the backup.", "Verify it; nothing was changed.")
-        store_created(
-            row,
-            created,
-            manifest.required_tables,
-            folder,
+        terms = Terms(
             places=places,
+            folder=folder,
+            tables=manifest.required_tables,
             actor=actor,
             watch=watch,
             remark=f"Content of backup {backup.pk}. {unproven_remark(recipients, now=timezone.now())}".strip(),
         )
+        store_created(row, created, terms)
 
     return record_run(row, work, actor=actor)
 

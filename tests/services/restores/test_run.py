@@ -559,7 +559,7 @@ def test_a_sound_database_is_never_moved_aside_because_its_safety_backup_cannot_
 ):
     """A store that gives back something else says nothing about the live database."""
     failed = Check(name="stored bytes", ok=False, evidence="something else came back")
-    monkeypatch.setattr("backups_app.services.create.prove_stored", lambda *_a, **_o: [failed])
+    monkeypatch.setattr("backups_app.services.publish.prove_stored", lambda *_a, **_o: [failed])
     before = live(shop_file)
     restore = run_restore(approved, actor=BEN)
     assert restore.state == "failed"
