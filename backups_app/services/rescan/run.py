@@ -12,11 +12,9 @@ from ...core import manifest as manifests
 from ...core.chain import Fault, Head, Link, chain_end, judge_chain
 from ...core.errors import BusyError, RefusedError, UnreachableError, translated
 from ...core.files import file_lock
-from ...core.manifest import Manifest, Media
-from ...core.media.unpack import verify_media_quick
+from ...core.manifest import Manifest
 from ...core.progress import ProgressCallback, Watch
 from ...core.ranges import Range, covers, merged, single
-from ...core.verify import failures, hash_stored, reason_of
 from ...destinations import LOCAL, Destination, get_destination
 from ...models import Backup, Copy, Database, Verification
 from ...models.backup import Verdict
@@ -27,7 +25,8 @@ from ..hosts import here
 from ..signing import trust
 from ..verify import verify_copy
 from . import judge
-from .known import KnownCopy, copies_elsewhere, id_in, is_still_known, known_copies, numbers_elsewhere, stem_of
+from .archives import Archives
+from .known import KnownCopy, copies_elsewhere, id_in, is_still_known, known_copies, numbers_elsewhere
 from .outcome import Found, Rescan, record
 from .rebuild import copy_name, database_for, register
 from .store import Listing, Objects, Reading, list_store, read_manifest
@@ -153,10 +152,6 @@ class _Run:
         self.strangers = {text for row in others.values_list("identity", "name") for text in row}
         """Identities and names of databases that other hosts look after."""
         self.left = 0
-        self._listing: Listing | None = None
-        self._read: dict[str, tuple[int, str] | UnreachableError] = {}
-        """Archive → what was found when it was read."""
-        self._bases: dict[str, Manifest | None] = {}
 
     def carry_out(self, trusting: str) -> Rescan:
         """All steps."""
@@ -169,7 +164,7 @@ class _Run:
         except UnreachableError as exc:
             self._find("destination_unreachable", exc.message)
             return self.done
-        self._listing = listing
+        self.archives = Archives(self.destination, listing, watch=self.quiet)
         self.done.objects = listing.objects
         # A row is there before its objects: what was listed is known by now, at least as running.
         self.present = known_copies(self.destination.name)
@@ -278,7 +273,8 @@ class _Run:
         self._judge_known_archive(manifest, objects, known)
 
     def _judge_known_archive(self, manifest: Manifest, objects: Objects, known: KnownCopy) -> None:
-        code, problem = self._archive_problem(manifest, objects)
+        self._judge_media(manifest, objects)
+        code, problem = self.archives.problem(manifest, objects)
         if not problem:
             self.done.known += 1
             if not known.is_settled:
@@ -289,73 +285,6 @@ class _Run:
         if code and known.archive not in objects.odd:
             self._find_known(code, problem, known)
         self.bad.append(known)
-
-    def _archive_problem(self, manifest: Manifest, objects: Objects) -> tuple[str, str]:
-        """Code and reason of what is wrong with the archives of a backup; two empty texts when they are right."""
-        self._judge_media(manifest, objects)
-        code, problem = self._chain_problem(manifest)
-        if not problem and manifest.media is not None:
-            return self._media_problem(manifest.media, objects)
-        return code, problem
-
-    def _chain_problem(self, manifest: Manifest) -> tuple[str, str]:
-        """The same for the archive of the database.
-
-        What it builds on is part of it. Each archive is read once, however many backups need it.
-        """
-        code, problem = self._own_problem(manifest)
-        each = manifest
-        while not problem and each.delta is not None:
-            base, delta = self._manifest_of(each.delta.base_name), each.delta
-            if base is None or (base.delta is not None and base.delta.position >= delta.position):
-                code, problem = "archive_deleted", "its manifest is not there, or is none"
-            elif (base.archive_sha256, base.sha256) != (delta.base_archive_sha256, delta.base_sha256):
-                code, problem = "archive_replaced", "another one lies in its place"
-            else:
-                code, problem = self._own_problem(base)
-                each = base
-            if problem:
-                problem = f"It builds on backup {delta.base}: {problem}"
-        return code, problem
-
-    def _own_problem(self, manifest: Manifest) -> tuple[str, str]:
-        name = manifest.archive_name
-        if name not in self._read:
-            self._read[name] = self._read_archive(name)
-        found = self._read[name]
-        if isinstance(found, UnreachableError):
-            return ("unreachable" if self._is_listed(name) else "archive_deleted"), found.message
-        if found != (manifest.archive_bytes, manifest.archive_sha256):
-            written = f"{manifest.archive_bytes:,} bytes with SHA-256 {manifest.archive_sha256}"
-            return "archive_replaced", f"stored bytes: {found[0]:,} with SHA-256 {found[1]}, {written} were written"
-        return "", ""
-
-    def _read_archive(self, name: str) -> tuple[int, str] | UnreachableError:
-        try:
-            return hash_stored(partial(self.destination.open, name), total_bytes=0, watch=self.quiet)
-        except UnreachableError as exc:
-            return exc
-
-    def _manifest_of(self, name: str) -> Manifest | None:
-        """The manifest of the archive that another one builds on."""
-        if name not in self._bases:
-            try:
-                self._bases[name] = read_manifest(self.destination, stem_of(name)).manifest
-            except UnreachableError:
-                self._bases[name] = None
-        return self._bases[name]
-
-    def _is_listed(self, name: str) -> bool:
-        objects = self._listing.stems.get(stem_of(name)) if self._listing else None
-        return objects is not None and bool(objects.archive)
-
-    def _media_problem(self, media: Media, objects: Objects) -> tuple[str, str]:
-        """The same for the archive of the folders, which no other backup shares."""
-        try:
-            checks = verify_media_quick(partial(self.destination.open, media.name), media, watch=self.quiet)
-        except UnreachableError as exc:
-            return ("unreachable" if objects.media else "archive_deleted"), exc.message
-        return ("archive_replaced", reason_of(checks)) if failures(checks) else ("", "")
 
     def _judge_media(self, manifest: Manifest, objects: Objects) -> None:
         """What lies in the place of an archive of folders, although the manifest names none."""
@@ -469,8 +398,9 @@ class _Run:
             self._find("left_over", "This backup was pruned, and its files are still there.", path=stem, backup=row.pk)
             return
         self.done.registered += 1
+        self._judge_media(manifest, objects)
         if self.is_dry_run:
-            code, problem = self._archive_problem(manifest, objects)
+            code, problem = self.archives.problem(manifest, objects)
             verdict: str = Verdict.FAILED if problem else Verdict.PASSED
         else:
             code, problem, verdict = self._register(reading, stem, manifest, objects, row)
@@ -497,13 +427,8 @@ class _Run:
                 copy.stored_at = stored_at
         judged = self._verify(row, copy)
         if judged.verdict == Verdict.UNREACHABLE:
-            return self._code_of_absent(manifest, objects), judged.reason, judged.verdict
+            return self.archives.code_of_absent(manifest, objects), judged.reason, judged.verdict
         return "archive_replaced", judged.reason, judged.verdict
-
-    def _code_of_absent(self, manifest: Manifest, objects: Objects) -> str:
-        """The finding about archives that cannot be read: they are not there, or their store does not answer."""
-        is_there = self._is_listed(manifest.archive_name) and (manifest.media is None or bool(objects.media))
-        return "unreachable" if is_there else "archive_deleted"
 
     # Verdicts
 
