@@ -29,20 +29,28 @@ _SHORTEST = 6
 
 def redacted(text: str) -> str:
     """``text`` without private keys, tokens, passwords and the secrets of the settings; addresses keep their host."""
-    for secret in sorted(_known_secrets(), key=len, reverse=True):
-        text = text.replace(secret, HIDDEN)
-    text = _AGE_KEY.sub(HIDDEN, text)
-    text = _ADDRESS.sub(_host_only, text)
-    return _ASSIGNMENT.sub(rf"\g<1>{HIDDEN}", text)
+    return _redacted(text, _known_secrets())
 
 
 def redacted_document(found: Any) -> Any:
     """The same for every text in a JSON document."""
+    return _redacted_document(found, _known_secrets())
+
+
+def _redacted_document(found: Any, secrets: list[str]) -> Any:
     if isinstance(found, Mapping):
-        return {str(name): redacted_document(value) for name, value in found.items()}
+        return {str(name): _redacted_document(value, secrets) for name, value in found.items()}
     if isinstance(found, list | tuple):
-        return [redacted_document(each) for each in found]
-    return redacted(found) if isinstance(found, str) else found
+        return [_redacted_document(each, secrets) for each in found]
+    return _redacted(found, secrets) if isinstance(found, str) else found
+
+
+def _redacted(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    text = _AGE_KEY.sub(HIDDEN, text)
+    text = _ADDRESS.sub(_host_only, text)
+    return _ASSIGNMENT.sub(rf"\g<1>{HIDDEN}", text)
 
 
 def host_of(address: str) -> str:
@@ -59,7 +67,8 @@ def _host_only(match: re.Match[str]) -> str:
     return f"{scheme}://{host}{'/' + HIDDEN if rest.strip('/.,;:)') else rest}"
 
 
-def _known_secrets() -> set[str]:
+def _known_secrets() -> list[str]:
+    """Longest first, so that none is hidden by halves."""
     found = {value for name in dir(settings) if name.isupper() for value in _secrets_in(getattr(settings, name), name)}
     with suppress(ImproperlyConfigured, TypeError):  # what cannot be read here cannot have been used either
         found.update(conf.webhook_urls())
@@ -67,7 +76,7 @@ def _known_secrets() -> set[str]:
         found.add(conf.heartbeat_url())
     with suppress(ImproperlyConfigured):
         found.add(str(conf.given_or_secret("AGE_PASSPHRASE")))
-    return {each for each in found if len(each) >= _SHORTEST}
+    return sorted((each for each in found if len(each) >= _SHORTEST), key=len, reverse=True)
 
 
 def _secrets_in(value: Any, name: str) -> Iterator[str]:

@@ -325,15 +325,16 @@ def test_no_page_of_a_list_or_row_leads_where_the_person_may_not_go(rows: dict[s
     setup_groups(actor=ACTOR)
     client = somebody_in(role)
     pages = [address(name, rows) for name, rule in MATRIX.items() if role in rule.get and not name.endswith("s_jobs")]
-    dead = []
+    leads: dict[str, str] = {}  # link → the first page that has it: most are in the frame of every page
     for where in pages:
         response = client.get(where)
         if response.status_code != 200 or "html" not in response["Content-Type"]:
             continue
         for link in page_of(response).links:
-            if link.startswith("/admin/backups_app/") and client.get(link).status_code == 403:
-                dead.append((where, link))
-    assert dead == []
+            if link.startswith("/admin/backups_app/"):
+                leads.setdefault(link, where)
+    assert len(leads) > 10
+    assert [(where, link) for link, where in leads.items() if client.get(link).status_code == 403] == []
 
 
 # Deeds

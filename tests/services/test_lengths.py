@@ -125,5 +125,5 @@ def test_the_check_of_lengths_would_notice_one(shop: Database):
         pytest.skip("PostgreSQL refuses it by itself")
     Database.objects.filter(pk=shop.pk).update(name=LONG)
     (found,) = too_long_texts()
-    assert found.startswith("Database.name (200): 'xxx")
+    assert found.startswith("backups_app_database.name (200): 'xxx")
     Database.objects.filter(pk=shop.pk).update(name="shop")

@@ -48,7 +48,10 @@ def notify_job(job: Job, *, now: datetime) -> int:
         channels.append(Channel.HEARTBEAT)
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         _drop_overtaken_heartbeats(job)
-        return _write(event, channels, job=job, content=job_content(job, event=event, now=now), now=now)
+        places = _places(channels)
+        if not places:
+            return 0
+        return _write(event, places, job=job, content=job_content(job, event=event, now=now), now=now)
 
 
 def notify(event: str, *, subject: str, content: Mapping[str, Any], now: datetime) -> int:
@@ -60,10 +63,17 @@ def notify(event: str, *, subject: str, content: Mapping[str, Any], now: datetim
     """
     channels = [Channel.WEBHOOK, *([Channel.MAIL] if event != Event.SUCCEEDED else [])]
     found = document(event, subject=subject, content={"job": None, **content}, now=now)
-    return _write(event, channels, job=None, content=found, now=now)
+    return _write(event, _places(channels), job=None, content=found, now=now)
 
 
-def _write(event: str, channels: Iterable[str], *, job: Job | None, content: dict[str, Any], now: datetime) -> int:
+def _places(channels: Iterable[str]) -> list[tuple[str, int]]:
+    """Channel and number of each receiver."""
+    return [(channel, place) for channel in channels for place in range(_receiver_count(channel))]
+
+
+def _write(
+    event: str, places: Iterable[tuple[str, int]], *, job: Job | None, content: dict[str, Any], now: datetime
+) -> int:
     rows = [
         Notification(
             channel=channel,
@@ -74,8 +84,7 @@ def _write(event: str, channels: Iterable[str], *, job: Job | None, content: dic
             created_at=now,
             next_attempt_at=now,
         )
-        for channel in channels
-        for place in range(_receiver_count(channel))
+        for channel, place in places
     ]
     return len(Notification.objects.bulk_create(rows))
 
