@@ -234,11 +234,6 @@ def settle_staged(path: Path) -> None:
         connection.execute("PRAGMA user_version").fetchone()
 
 
-def open_staged(path: Path) -> sqlite3.Connection:
-    """A connection on a private file that nobody writes, to copy from, for the caller to close."""
-    return _connect(path, "mode=ro&immutable=1")
-
-
 def open_for_writing(path: Path, *, wait_seconds: float) -> sqlite3.Connection:
     """A connection that may write to an existing database, for the caller to close.
 

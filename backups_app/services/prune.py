@@ -176,18 +176,6 @@ def give_up(backup: Backup, *, reason: str, actor: Actor, now: datetime, is_last
     return True
 
 
-def pruned_since(database: Database, moment: datetime | None) -> list[str]:
-    """Ids of the backups of ``database`` that were given up after ``moment`` (None: ever), in that order.
-
-    For the manifest of the next backup. A backup counts from its marking, not from the removal of
-    its last file: that may come later, but nothing else can become of it.
-    """
-    gone = Backup.objects.filter(database=database, state__in=Backup.GONE_STATES)
-    if moment is not None:
-        gone = gone.filter(pruning_at__gt=moment)
-    return list(gone.order_by("pruning_at", "pk").values_list("pk", flat=True))
-
-
 def _backups(database: Database) -> list[Backup]:
     """By the key of the database, never by a name."""
     rows = Backup.objects.filter(database=database).exclude(state__in=Backup.GONE_STATES)

@@ -21,7 +21,7 @@ from backups_app.services.extract import extract_backup
 from backups_app.services.heal import heal_interrupted
 from backups_app.services.hold import hold_backup, release_backup
 from backups_app.services.names import stored_names
-from backups_app.services.prune import policy_of, prune_database, pruned_since, simulate_prune
+from backups_app.services.prune import policy_of, prune_database, simulate_prune
 from backups_app.services.restores import request_restore
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
@@ -369,18 +369,6 @@ def test_two_that_finish_at_once_record_it_once(history: list[Backup], shop: Dat
     assert [finish_removal(each, actor=ACTOR) for each in (first, second)] == [True, False]
     assert AuditEvent.objects.filter(action="prune").count() == 1
     assert second.state == "pruned"
-
-
-# What the next manifest is told
-
-
-def test_what_was_pruned_since_a_moment_is_listed_in_order(history: list[Backup], shop: Database):
-    assert pruned_since(shop, None) == []
-    before = timezone.now()
-    prune_database(shop, actor=ACTOR)
-    assert sorted(pruned_since(shop, None)) == sorted(pruned_since(shop, before))
-    assert set(pruned_since(shop, before)) == {history[2].pk, history[3].pk}
-    assert pruned_since(shop, timezone.now()) == []
 
 
 # The catalogue itself

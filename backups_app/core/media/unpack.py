@@ -122,20 +122,6 @@ def extracting_media(
         yield unpacked
 
 
-def extract_media(
-    open_stored: OpenStored,
-    media: Media,
-    target: Path,
-    *,
-    encryption: str | None,
-    watch: Watch,
-    keys: Keys = NO_KEYS,
-) -> Unpacked:
-    """:func:`extracting_media` with nothing else to wait for."""
-    with extracting_media(open_stored, media, target, encryption=encryption, watch=watch, keys=keys) as unpacked:
-        return unpacked
-
-
 @contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
     """A private folder that becomes ``target`` when the block ends well, and is gone when it does not.

@@ -18,7 +18,7 @@ from backups_app.core.extract import open_archive_file
 from backups_app.core.manifest import Media
 from backups_app.core.media.index import NAME
 from backups_app.core.media.pack import PackedMedia, pack_folders
-from backups_app.core.media.unpack import Unpacked, extract_media, verify_media_full
+from backups_app.core.media.unpack import Unpacked, extracting_media, verify_media_full
 from backups_app.core.progress import Watch
 from backups_app.core.verify import NO_KEYS, Check
 
@@ -42,9 +42,10 @@ class Packed:
         )
 
     def extract(self, target: Path, *, keys: Keys = NO_KEYS, watch: Watch | None = None) -> Unpacked:
-        return extract_media(
+        with extracting_media(
             self.open, self.facts, target, encryption=self.encryption, watch=watch or Watch(), keys=keys
-        )
+        ) as unpacked:
+            return unpacked
 
     def tar(self) -> bytes:
         """The tar inside a plain archive."""

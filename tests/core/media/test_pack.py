@@ -466,7 +466,7 @@ import os, resource, sys
 from pathlib import Path
 from backups_app.core.extract import open_archive_file
 from backups_app.core.media.pack import pack_folders
-from backups_app.core.media.unpack import extract_media, verify_media_full
+from backups_app.core.media.unpack import extracting_media, verify_media_full
 from backups_app.core.progress import Watch
 folder, store = map(Path, sys.argv[1:])
 archive = store / "archive"
@@ -475,7 +475,8 @@ facts = packed.facts(archive.name)
 opened = lambda: open_archive_file(archive)
 checks = verify_media_full(opened, facts, encryption=None, scratch=store, watch=Watch())
 assert all(check.ok for check in checks), checks
-extract_media(opened, facts, store / "new", encryption=None, watch=Watch())
+with extracting_media(opened, facts, store / "new", encryption=None, watch=Watch()):
+    pass
 print(packed.counts.files, packed.counts.content_bytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -30,7 +30,7 @@ from backups_app.core.errors import (
 from backups_app.core.media import unpack as unpacking
 from backups_app.core.media.index import NAME, Counts, Root, foot_line, head_line, member_line
 from backups_app.core.media.tar import Member, header, padding, trailer
-from backups_app.core.media.unpack import extract_media, extracting_media, verify_media_full, verify_media_quick
+from backups_app.core.media.unpack import extracting_media, verify_media_full, verify_media_quick
 from backups_app.core.progress import Watch
 from backups_app.core.verify import failures, reason_of
 from tests.core.media.packed import Packed, left_in, pack, tree_of
@@ -366,8 +366,11 @@ def test_a_store_that_does_not_answer_is_not_damage(packed: Packed, tmp_path: Pa
             return super().read(1000)
 
     opened = opener(lambda: Breaking(packed.archive.read_bytes()))
-    with pytest.raises(UnreachableError):
-        extract_media(opened, packed.facts, tmp_path / "new", encryption=None, watch=Watch())
+    with (
+        pytest.raises(UnreachableError),
+        extracting_media(opened, packed.facts, tmp_path / "new", encryption=None, watch=Watch()),
+    ):
+        pass
     with pytest.raises(UnreachableError):
         verify_media_full(opened, packed.facts, encryption=None, scratch=tmp_path, watch=Watch())
     assert not (tmp_path / "new").exists()
