@@ -378,9 +378,9 @@ def _check_committed(
     target: sqlite3.Connection, census: Census, before: int | None, *, wait_seconds: float
 ) -> tuple[list[Check], bool]:
     """The checks, and whether others may have committed since ``before`` was read."""
-    try:
-        target.execute(f"PRAGMA busy_timeout={int(wait_seconds * 1000)}")
+    try:  # whatever fails from here on, the content is the restored one: it is a check that failed
         with translated("checking the restored database"):
+            target.execute(f"PRAGMA busy_timeout={int(wait_seconds * 1000)}")
             checks = check_live(target, census)
     except BackupError as exc:
         checks = [Check(name="readable", ok=False, evidence=exc.message)]

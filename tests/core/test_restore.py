@@ -312,6 +312,19 @@ def test_a_database_that_cannot_be_read_after_the_copy_is_a_failed_check(
         put(staged, shop)
 
 
+def test_a_connection_that_fails_at_once_after_the_copy_is_a_failed_check(
+    shop: Path, staged: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def close(target: sqlite3.Connection, _live: Path) -> tuple[str, ...]:
+        target.close()
+        return ()
+
+    monkeypatch.setattr(restore, "_checkpoint", close)
+    with pytest.raises(RestoreCheckError, match="closed database"):
+        put(staged, shop)
+    assert live_content(shop) == live_content(staged)
+
+
 # Locks
 
 
