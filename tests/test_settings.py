@@ -141,6 +141,27 @@ def test_a_secret_that_cannot_be_read_is_said_without_its_path(tmp_path: Path):
     assert "BACKUPS_REDIS_URL_FILE" in finished.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DJANGO_TIME_ZONE", "Nowhere/Land"),
+        ("DJANGO_TIME_ZONE", "../../etc/passwd"),
+        ("DJANGO_EMAIL_PORT", "smtp"),
+        ("BACKUPS_DELTA_CHAIN", "-1"),
+        ("BACKUPS_DELTA_CHAIN", "1.5"),
+        ("BACKUPS_CATALOG_URL_FILE", "/nowhere/at/all"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_a_message_and_a_document(tmp_path: Path, name: str, value: str):
+    finished = Console(tmp_path / "home", {name: value}).run("list", "--json")
+    assert finished.code == 1
+    assert finished.stderr.startswith("Error: ")
+    (error,) = finished.document["errors"]
+    assert error["code"] == "failed"
+    assert name in error["message"]
+    assert Console(tmp_path / "home", {name: value}).run("list").stdout == ""
+
+
 @pytest.mark.parametrize("value", ["", "0", "false", "no", "nonsense"])
 def test_debug_is_off_unless_it_is_clearly_on(tmp_path: Path, value: str):
     assert show(tmp_path / "home", DJANGO_DEBUG=value)["DEBUG"] is False
