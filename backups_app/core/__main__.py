@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .archive import Keys
-from .errors import BackupError, CancelledError, VerificationError, from_os, translated
+from .errors import BackupError, CancelledError, KeyMissingError, VerificationError, from_os, translated
 from .extract import Inspection, extract_file, inspect_file
 from .keyring import load_identities, passphrase_from_environment
 from .progress import Watch
@@ -29,6 +29,10 @@ from .terminal import (
     progress_bar,
 )
 from .verify import failures, reason_of
+
+_NO_IDENTITY = KeyMissingError(
+    "The archive is encrypted, and no identity was given.", "Give the file with its secret key: --identity FILE."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
             raise VerificationError(
                 f"The archive is not good: {reason_of(inspection.checks)}", "Use another copy or an older backup."
             )
+    except KeyMissingError as exc:
+        return _report(exc if options.identity else _NO_IDENTITY)
     except BackupError as exc:
         return _report(exc)
     return 0

@@ -24,7 +24,7 @@ from .media.index import Counts
 from .media.unpack import PREFIX, Unpacked, extracting_media, read_media
 from .partial import partial_beside
 from .progress import Watch
-from .sqlite import open_snapshot
+from .sqlite import SIDECAR_SUFFIXES, open_snapshot, sidecar
 from .verify import NO_KEYS, STORED_BYTES, Check, check_database, failures, reason_of, unpack, verify_full
 
 Extracted = TypeVar("Extracted")
@@ -110,11 +110,20 @@ def extract_file(
 
     if media_target is None:
         return extract()
-    if media_target.absolute() == target.absolute():
-        raise InputError("The database and the folder cannot have one name.", "Choose two.")
+    refuse_one_name(target.absolute(), media_target.absolute())
     extracting = _extracting_media(archive, manifest, media_target, watch=watch, keys=keys)
     inspection, media = extract_together(extract, target, extracting)
     return inspection.with_media(media)
+
+
+def refuse_one_name(target: Path, media_target: Path) -> None:
+    """Refuse a folder in the place of a new database, or of what SQLite will keep beside it.
+
+    Raises:
+        InputError: they would be in each other's way.
+    """
+    if media_target in (target, *(sidecar(target, suffix) for suffix in SIDECAR_SUFFIXES)):
+        raise InputError("The database and the folder cannot have one name.", "Choose two.")
 
 
 def extract_together(
