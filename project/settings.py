@@ -60,7 +60,7 @@ def _time_zone(name: str) -> str:
 
 
 DEBUG = _is_on("DJANGO_DEBUG")
-SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or load_secret_key(HOME / "state" / "secret_key")
+SECRET_KEY = _secret("DJANGO_SECRET_KEY") or load_secret_key(HOME / "state" / "secret_key")
 ALLOWED_HOSTS = _words("DJANGO_ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
 
 INSTALLED_APPS = [

@@ -135,6 +135,12 @@ def test_the_queue_may_be_redis_and_its_address_a_secret(tmp_path: Path):
     assert show(tmp_path / "home", **both)["Q_CLUSTER"]["redis"] == "redis://two/0"
 
 
+def test_the_secret_key_may_come_from_a_file(tmp_path: Path):
+    (tmp_path / "secret").write_text("k" * 60 + "\n")
+    assert show(tmp_path / "home", DJANGO_SECRET_KEY_FILE=str(tmp_path / "secret"))["SECRET_KEY"] == "k" * 60
+    assert not (tmp_path / "home" / "state" / "secret_key").exists()
+
+
 def test_a_secret_that_cannot_be_read_is_said_without_its_path(tmp_path: Path):
     finished = Console(tmp_path / "home", {"BACKUPS_REDIS_URL_FILE": str(tmp_path / "none")}).run("list")
     assert finished.code == 1
