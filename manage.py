@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The console's command line: Django's commands, and ``backup`` with its verbs."""
 
+import json
 import os
 import sys
 
@@ -16,7 +17,13 @@ def main() -> None:
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as exc:
+        if sys.argv[1:2] == ["backup"] and "--json" in sys.argv:  # the command could not even be loaded
+            failure = {"about": "", "code": "failed", "message": str(exc), "hint": ""}
+            print(json.dumps({"errors": [failure]}, indent=2))
         sys.exit(f"Error: {exc}")
+    except KeyboardInterrupt:
+        print("Error: It was stopped.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def backup_document(backup: Backup) -> Document:
         "taken_at": _time(backup.taken_at),
         "finished_at": _time(backup.finished_at),
         "trigger": backup.trigger,
-        "requested_by": backup.requested_by_name,
+        "requested_by": backup.requested_by_name or None,
         "state": backup.state,
         "verdict": backup.verdict or None,
         "verified_at": _time(backup.verified_at),

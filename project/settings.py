@@ -6,6 +6,7 @@ Runs with no environment at all. Everything that is written lies below ``BACKUPS
 import os
 import socket
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -41,8 +42,25 @@ def _secret(name: str) -> str:
         raise ImproperlyConfigured(f"The file that {name}_FILE names cannot be read.") from exc
 
 
+def _number(name: str, default: int) -> int:
+    given = os.environ.get(name, "").strip()
+    if not given:
+        return default
+    if not (given.isascii() and given.isdigit() and len(given) <= 10):
+        raise ImproperlyConfigured(f"{name} is {given!r}. Write it as a whole number.")
+    return int(given)
+
+
+def _time_zone(name: str) -> str:
+    given = os.environ.get(name, "").strip() or "UTC"
+    try:
+        return ZoneInfo(given).key
+    except (OSError, ValueError, ZoneInfoNotFoundError) as exc:
+        raise ImproperlyConfigured(f"{name} is {given!r}, which is no time zone. Write it as Europe/Athens.") from exc
+
+
 DEBUG = _is_on("DJANGO_DEBUG")
-SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or load_secret_key(HOME / "state" / "secret_key")
+SECRET_KEY = _secret("DJANGO_SECRET_KEY") or load_secret_key(HOME / "state" / "secret_key")
 ALLOWED_HOSTS = _words("DJANGO_ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
 
 INSTALLED_APPS = [
@@ -154,13 +172,13 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = os.environ.get("DJANGO_LANGUAGE_CODE") or "en"
 LANGUAGES = [("en", "English"), ("el", "Ελληνικά")]  # the browser of each person chooses
 LOCALE_PATHS = [BASE_DIR / "locale"]
-TIME_ZONE = os.environ.get("DJANGO_TIME_ZONE") or "UTC"  # for commands, and until the browser has told its own
+TIME_ZONE = _time_zone("DJANGO_TIME_ZONE")  # for commands, and until the browser has told its own
 USE_I18N = True
 USE_TZ = True
 
 # The mail server that notifications go through.
 EMAIL_HOST = os.environ.get("DJANGO_EMAIL_HOST", "localhost")
-EMAIL_PORT = int(os.environ.get("DJANGO_EMAIL_PORT") or 25)
+EMAIL_PORT = _number("DJANGO_EMAIL_PORT", 25)
 EMAIL_HOST_USER = os.environ.get("DJANGO_EMAIL_HOST_USER", "")
 EMAIL_HOST_PASSWORD = _secret("DJANGO_EMAIL_HOST_PASSWORD")
 EMAIL_USE_TLS = _is_on("DJANGO_EMAIL_USE_TLS")
@@ -198,7 +216,7 @@ DEFAULT_EXCEPTION_REPORTER_FILTER = "project.reporting.WithoutSecrets"
 if _is_on("DJANGO_SECURE"):
     SECURE_SSL_REDIRECT = True
     SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]  # asked from inside, and they tell nothing
-    SECURE_HSTS_SECONDS = int(os.environ.get("DJANGO_HSTS_SECONDS") or 365 * 24 * 3600)
+    SECURE_HSTS_SECONDS = _number("DJANGO_HSTS_SECONDS", 365 * 24 * 3600)
     SECURE_HSTS_INCLUDE_SUBDOMAINS = True
     SECURE_HSTS_PRELOAD = True
     SESSION_COOKIE_SECURE = True
@@ -216,5 +234,5 @@ BACKUPS = {
     "TRIAGE_ROOTS": _words("BACKUPS_TRIAGE_ROOTS", os.pathsep),
     "TRIAGE_KEY_FILES": _words("BACKUPS_TRIAGE_KEY_FILES", os.pathsep),
     "REUSE_UNCHANGED": _is_on("BACKUPS_REUSE_UNCHANGED") or not os.environ.get("BACKUPS_REUSE_UNCHANGED"),
-    "DELTA_CHAIN": int(os.environ.get("BACKUPS_DELTA_CHAIN") or 0),
+    "DELTA_CHAIN": _number("BACKUPS_DELTA_CHAIN", 0),
 }

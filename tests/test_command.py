@@ -83,6 +83,81 @@ def test_a_wrong_use_is_exit_code_2_on_stderr_and_does_nothing(console: Console,
     assert bytes_in(console.home) == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["frobnicate"],
+        ["create", "--frobnicate"],
+        ["restore", "abcd", "--to", ""],
+        ["triage", ""],
+        ["list", "--limit", "9" * 30],
+        ["reject", "abcd"],
+    ],
+)
+def test_a_wrong_use_is_one_document_where_that_was_asked_for(console: Console, arguments: list[str]):
+    before = bytes_in(console.home)
+    finished = console.run(*arguments, "--json")
+    assert finished.code == 2
+    (error,) = finished.document["errors"]
+    assert error["code"] == "usage"
+    assert error["message"] in finished.stderr
+    assert bytes_in(console.home) == before
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("2>/dev/full", 0), (">/dev/full", 1), ("| true", 1)],
+)
+@pytest.mark.parametrize("is_json", [False, True])
+def test_streams_that_take_nothing_are_no_traceback(console: Console, rest: str, code: int, is_json: bool):
+    command = console.command("databases", *(["--json"] if is_json else []))
+    finished = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f'"$@" {rest}', "bash", *command],
+        env=environment(console.home),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert finished.returncode == code
+    assert "Traceback" not in finished.stderr
+    assert "Exception ignored" not in finished.stderr
+
+
+_STOPPED = """
+import os, signal, sys, time
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+import django
+from django.core.management import execute_from_command_line
+django.setup()
+from backups_app.verbs import databases
+
+def run(options, output):
+    os.kill(os.getpid(), getattr(signal, sys.argv.pop()))
+    time.sleep(60)
+
+databases.run = run
+execute_from_command_line(["manage.py", "backup", "databases", "--json"])
+"""
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_a_stop_is_exit_code_130_also_where_a_verb_does_not_expect_it(console: Console, number: str):
+    finished = subprocess.run(
+        [sys.executable, "-c", _STOPPED, number],
+        env=environment(console.home),
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert finished.returncode == 130
+    assert json.loads(finished.stdout)["errors"][0]["code"] == "cancelled"
+    assert "Traceback" not in finished.stderr
+
+
 @pytest.mark.parametrize("options", [["-v", "0"], ["--traceback"], ["--no-color"], ["--settings", "project.settings"]])
 def test_the_common_options_work_after_the_verb(console: Console, options: list[str]):
     assert console.ok("list", *options, "--json").document == {"backups": []}

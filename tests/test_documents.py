@@ -84,7 +84,17 @@ def test_a_time_of_another_zone_is_turned_to_utc(shop: Database):
 
 def test_what_is_unknown_is_null_and_not_empty(shop: Database):
     document = backup_document(Backup.objects.create(database=shop, trigger="command"))
-    for name in ("verdict", "bytes", "archive_bytes", "sha256", "archive_sha256", "taken_at", "finished_at", "reason"):
+    for name in (
+        "verdict",
+        "bytes",
+        "archive_bytes",
+        "sha256",
+        "archive_sha256",
+        "taken_at",
+        "finished_at",
+        "reason",
+        "requested_by",
+    ):
         assert document[name] is None, name
     assert (document["tables"], document["copies"], document["note"]) == ({}, [], "")
 

@@ -135,10 +135,37 @@ def test_the_queue_may_be_redis_and_its_address_a_secret(tmp_path: Path):
     assert show(tmp_path / "home", **both)["Q_CLUSTER"]["redis"] == "redis://two/0"
 
 
+def test_the_secret_key_may_come_from_a_file(tmp_path: Path):
+    (tmp_path / "secret").write_text("k" * 60 + "\n")
+    assert show(tmp_path / "home", DJANGO_SECRET_KEY_FILE=str(tmp_path / "secret"))["SECRET_KEY"] == "k" * 60
+    assert not (tmp_path / "home" / "state" / "secret_key").exists()
+
+
 def test_a_secret_that_cannot_be_read_is_said_without_its_path(tmp_path: Path):
     finished = Console(tmp_path / "home", {"BACKUPS_REDIS_URL_FILE": str(tmp_path / "none")}).run("list")
     assert finished.code == 1
     assert "BACKUPS_REDIS_URL_FILE" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DJANGO_TIME_ZONE", "Nowhere/Land"),
+        ("DJANGO_TIME_ZONE", "../../etc/passwd"),
+        ("DJANGO_EMAIL_PORT", "smtp"),
+        ("BACKUPS_DELTA_CHAIN", "-1"),
+        ("BACKUPS_DELTA_CHAIN", "1.5"),
+        ("BACKUPS_CATALOG_URL_FILE", "/nowhere/at/all"),
+    ],
+)
+def test_an_environment_that_makes_no_sense_is_a_message_and_a_document(tmp_path: Path, name: str, value: str):
+    finished = Console(tmp_path / "home", {name: value}).run("list", "--json")
+    assert finished.code == 1
+    assert finished.stderr.startswith("Error: ")
+    (error,) = finished.document["errors"]
+    assert error["code"] == "failed"
+    assert name in error["message"]
+    assert Console(tmp_path / "home", {name: value}).run("list").stdout == ""
 
 
 @pytest.mark.parametrize("value", ["", "0", "false", "no", "nonsense"])

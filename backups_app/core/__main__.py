@@ -12,15 +12,27 @@ import io
 import json
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from .archive import Keys
-from .errors import BackupError, VerificationError, translated
+from .errors import BackupError, CancelledError, KeyMissingError, VerificationError, from_os, translated
 from .extract import Inspection, extract_file, inspect_file
 from .keyring import load_identities, passphrase_from_environment
 from .progress import Watch
-from .terminal import ask_passphrase, cancel_on_signal, printable, progress_bar
+from .terminal import (
+    ask_passphrase,
+    cancel_on_signal,
+    discard_stdout,
+    open_closed_streams,
+    printable,
+    progress_bar,
+)
 from .verify import failures, reason_of
+
+_NO_IDENTITY = KeyMissingError(
+    "The archive is encrypted, and no identity was given.", "Give the file with its secret key: --identity FILE."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -49,12 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
             raise VerificationError(
                 f"The archive is not good: {reason_of(inspection.checks)}", "Use another copy or an older backup."
             )
+    except KeyMissingError as exc:
+        return _report(exc if options.identity else _NO_IDENTITY)
     except BackupError as exc:
+        return _report(exc)
+    return 0
+
+
+def _report(exc: BackupError) -> int:
+    with suppress(OSError):
         print(f"Error: {printable(exc.message)}", file=sys.stderr)
         if exc.hint:
             print(f"Hint: {printable(exc.hint)}", file=sys.stderr)
-        return exc.exit_code
-    return 0
+    return exc.exit_code
 
 
 def _keys(files: list[Path]) -> Keys:
@@ -140,7 +159,24 @@ def _media_document(inspection: Inspection) -> dict[str, object] | None:
     }
 
 
-if __name__ == "__main__":
+def run() -> int:
+    """:func:`main` as a process of its own: closed or full standard streams and an early Ctrl-C are no traceback."""
+    open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that this terminal cannot show is spelled out
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return _report(CancelledError("It was stopped.", "Nothing was published; start it again when you like."))
+    except BrokenPipeError:  # the reader has seen enough
+        discard_stdout()
+        return BackupError.exit_code
+    except OSError as exc:
+        discard_stdout()
+        return _report(from_os(exc, doing="printing the result"))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(run())

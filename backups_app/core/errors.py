@@ -182,7 +182,10 @@ def from_os(exc: OSError, *, doing: str) -> BackupError:
             f"Permission was denied while {doing}.",
             "Check owner and mode of the folders below BACKUPS_HOME.",
         )
-    return BackupError(f"The system reported an error while {doing}: {exc.strerror or exc}.", "Check the disk.")
+    if exc.errno == errno.ENAMETOOLONG:
+        return InputError(f"A name is too long for the file system (found while {doing}).", "Choose a shorter one.")
+    hint = "Check the path." if exc.errno in (errno.ENOTDIR, errno.EISDIR, errno.ELOOP) else "Check the disk."
+    return BackupError(f"The system reported an error while {doing}: {exc.strerror or exc}.", hint)
 
 
 def _disk_full(doing: str) -> DiskFullError:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,13 +17,14 @@ from .archive import Keys, OpenStored, OverLimitError, unpack_archive
 from .beside import archive_beside, links_beside, manifest_beside, open_archive_file
 from .census import Census, take_census
 from .errors import DiskFullError, InputError, NotFoundError, VerificationError, translated
-from .files import publish_new_file, refuse_existing, remove_if_there
+from .files import publish_new_file, refuse_existing
 from .links import Link
 from .manifest import Manifest
 from .media.index import Counts
 from .media.unpack import PREFIX, Unpacked, extracting_media, read_media
+from .partial import partial_beside
 from .progress import Watch
-from .sqlite import open_snapshot
+from .sqlite import SIDECAR_SUFFIXES, open_snapshot, sidecar
 from .verify import NO_KEYS, STORED_BYTES, Check, check_database, failures, reason_of, unpack, verify_full
 
 Extracted = TypeVar("Extracted")
@@ -50,28 +50,14 @@ def extract_archive(
         KeyMissingError: it is encrypted, and no key opens it. Likewise.
         UnreachableError, DiskFullError, BackupError, CancelledError, DeadlineError: likewise.
     """
-    with _temporary_beside(target) as temporary:
+    with partial_beside(target) as temporary:
+        refuse_existing(target)
         checks = unpack(open_stored, manifest, temporary, watch=watch, keys=keys, below=below)
         if not failures(checks):
             checks += check_database(temporary, expected=manifest.census, is_thorough=False, watch=watch)
         _refuse_failures(checks)
         publish_new_file(temporary, target)
     return checks
-
-
-@contextmanager
-def _temporary_beside(target: Path) -> Iterator[Path]:
-    """A free name in the target's folder, on the same file system; whatever is there is removed."""
-    with translated("looking for the target's folder"):
-        if not target.parent.is_dir():
-            raise NotFoundError(f"The folder {target.parent} does not exist.", "Create it first.")
-    refuse_existing(target)
-    temporary = target.parent / f".{secrets.token_hex(8)}.partial"
-    try:
-        yield temporary
-    finally:
-        with translated("removing the temporary file"):
-            remove_if_there(temporary)
 
 
 def _refuse_failures(checks: list[Check]) -> None:
@@ -124,11 +110,20 @@ def extract_file(
 
     if media_target is None:
         return extract()
-    if media_target.absolute() == target.absolute():
-        raise InputError("The database and the folder cannot have one name.", "Choose two.")
+    refuse_one_name(target.absolute(), media_target.absolute())
     extracting = _extracting_media(archive, manifest, media_target, watch=watch, keys=keys)
     inspection, media = extract_together(extract, target, extracting)
     return inspection.with_media(media)
+
+
+def refuse_one_name(target: Path, media_target: Path) -> None:
+    """Refuse a folder in the place of a new database, or of what SQLite will keep beside it.
+
+    Raises:
+        InputError: they would be in each other's way.
+    """
+    if media_target in (target, *(sidecar(target, suffix) for suffix in SIDECAR_SUFFIXES)):
+        raise InputError("The database and the folder cannot have one name.", "Choose two.")
 
 
 def extract_together(
@@ -166,7 +161,8 @@ def _extract_database(
         )
         return _inspected(manifest, checks)
     _refuse_lonely_delta(archive)
-    with _temporary_beside(target) as temporary:
+    with partial_beside(target) as temporary:
+        refuse_existing(target)
         inspection = _unpack_foreign(archive, temporary, watch=watch, keys=keys)
         _refuse_failures(inspection.checks)
         publish_new_file(temporary, target)

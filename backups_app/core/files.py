@@ -162,24 +162,39 @@ def require_free_space(folder: Path, needed_bytes: int, *, purpose: str) -> None
         raise DiskFullError(
             f"There is not enough free disk space for {purpose}: {needed_bytes:,} bytes are needed, "
             f"{free_bytes:,} are free.",
-            f"Free {needed_bytes - free_bytes:,} bytes on the disk of the scratch folder, or move BACKUPS_HOME.",
+            f"Free {needed_bytes - free_bytes:,} bytes on the disk of {folder}, or use a folder on another disk.",
         )
 
 
 def refuse_existing(target: Path) -> None:
-    """Refuse a target that exists, or beside which files lie that SQLite would take for its own.
+    """Refuse a target that exists, or that SQLite would take for a part of another, or another for a part of it.
 
     Raises:
         RefusedError: nothing was changed.
     """
     if os.path.lexists(target):
         raise RefusedError(f"{target} exists already; it was not touched.", "Choose a new file name.")
+    owner = _database_of_sidecar(target)
+    if owner is not None:
+        raise RefusedError(
+            f"{target.name} is the name of a file that SQLite keeps beside {owner}, and deletes.",
+            "Choose another name.",
+        )
     for suffix in SIDECAR_SUFFIXES:
         if os.path.lexists(sidecar(target, suffix)):
             raise RefusedError(
                 f"{sidecar(target, suffix)} exists; SQLite would replay it into the new file.",
                 "Move that left-over file away, or choose another name.",
             )
+
+
+def _database_of_sidecar(path: Path) -> Path | None:
+    """The existing file that SQLite would take ``path`` for a part of."""
+    for suffix in SIDECAR_SUFFIXES:
+        owner = path.with_name(path.name.removesuffix(suffix) or path.name)
+        if owner != path and os.path.lexists(owner):
+            return owner
+    return None
 
 
 def remove_if_there(path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import getpass
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -24,6 +26,8 @@ from rich.progress import (
 from .errors import KeyMissingError
 from .keyring import PASSPHRASE_VARIABLE
 from .progress import ProgressCallback
+
+_LAST_STREAM = 2  # stdin, stdout, stderr
 
 
 @contextmanager
@@ -77,7 +81,13 @@ def cancel_on_signal() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def interrupt_on_signal() -> Iterator[None]:
-    """SIGINT and SIGTERM raise KeyboardInterrupt, also as process 1 or when a shell started us with SIGINT ignored."""
+    """SIGINT and SIGTERM raise KeyboardInterrupt, also as process 1 or when a shell started us with SIGINT ignored.
+
+    Only the main thread may set handlers; in another one they stay as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     before = {number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -88,6 +98,28 @@ def interrupt_on_signal() -> Iterator[None]:
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def open_closed_streams() -> None:
+    """Lead each standard stream that this process was started without (``>&-``) to nowhere.
+
+    Else the next file that is opened would take its number, and get what others write there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STREAM:
+        pass  # it is kept: the stream is open now
+    os.close(descriptor)
+    nowhere = Path(os.devnull)
+    sys.stdin = sys.stdin or nowhere.open()
+    sys.stdout = sys.stdout or nowhere.open("w")
+    sys.stderr = sys.stderr or nowhere.open("w")
+
+
+def discard_stdout() -> None:
+    """Lead stdout to nowhere, with what could not be written to it: its reader has left, or its disk is full."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def printable(text: str) -> str:

@@ -204,7 +204,12 @@ def _step(part: str, folder: int) -> int:
 def _open_plain(name: str, folder: int) -> int:
     """Open a plain file of an open folder for reading."""
     # A link could lead out of the store, and opening a pipe would wait for ever.
-    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.EMLINK) and _is_link(name, folder):  # EMLINK: FreeBSD
+            raise OSError(errno.ELOOP, "it is a link, which is not followed") from exc
+        raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is not a plain file")

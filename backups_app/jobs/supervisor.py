@@ -216,12 +216,14 @@ class Supervisor:
         beat: BeatFunction | None = None,
         watched: str = "",
         on_event: Callable[[Event], None] = lambda event: None,
+        on_attending: Callable[[], None] = lambda: None,
         beat_seconds: float = 2.5,
         healthy_seconds: float = 10.0,
         settling_seconds: float = 15.0,
         give_up_after: int = 5,
     ) -> None:
-        """``beat`` looks after the child named ``watched``; ``on_event`` is called in the main thread.
+        """``beat`` looks after the child named ``watched``; ``on_event`` is called in the main thread,
+        and so is ``on_attending``, once, when signals are heard and nothing is started yet.
 
         ``settling_seconds``: how old a generation must be before it can be called stalled. Doubled
         each time in a row, up to five minutes: a watcher that is never content must not start a
@@ -231,7 +233,7 @@ class Supervisor:
         self._watched = next((slot for slot in self._slots if slot.spec.name == watched), None)
         self._retired: list[_Child] = []
         self._beat, self._beat_seconds = beat, beat_seconds
-        self._on_event = on_event
+        self._on_event, self._on_attending = on_event, on_attending
         self._healthy_seconds, self._settling_seconds = healthy_seconds, settling_seconds
         self._give_up_after = give_up_after
 
@@ -262,6 +264,7 @@ class Supervisor:
             self._bell = stack.enter_context(self._attending_signals())
             stack.enter_context(_adopting_orphans())
             stack.callback(self._end_everything)
+            self._on_attending()
             if self._beat is not None:
                 self._clock = _Clock(self._beat, seconds=self._beat_seconds, wake=self._wake)
                 self._clock.start()

@@ -169,4 +169,9 @@ def catalog_error(exc: Error) -> BackupError:
             "The catalogue stayed locked by another process; the outcome was not recorded.",
             "Try again when less is going on.",
         )
+    if "readonly database" in str(exc):
+        return BackupError(
+            "The catalogue cannot be written by this user.",
+            "Run it as the user that owns BACKUPS_HOME, and check the mode of what is in it.",
+        )
     return BackupError(f"The catalogue failed: {exc}.", "Run it with --traceback to see where.")

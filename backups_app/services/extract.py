@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import conf
 from ..core.errors import BackupError, InputError, RefusedError
-from ..core.extract import extract_archive, extract_together
+from ..core.extract import extract_archive, extract_together, refuse_one_name
 from ..core.media.unpack import extracting_media
 from ..core.progress import ProgressCallback, Watch
 from ..core.verify import Check
@@ -106,8 +106,7 @@ def _require_media(backup: Backup, target: Path, media_target: Path | None) -> N
         return
     if not backup.has_media:
         raise InputError(f"Backup {backup.pk} holds no folders of media.", "Leave --media-to away.")
-    if media_target == target:
-        raise InputError("The database and the folder cannot have one name.", "Choose two.")
+    refuse_one_name(target, media_target)
 
 
 def _with_media(extraction: Extraction) -> str:

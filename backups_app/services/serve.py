@@ -276,8 +276,8 @@ def run(
     """Run it all until a signal says to end; returns the exit code.
 
     The caller holds :func:`only_serve`, and everything is migrated. ``when_ready`` is called in a
-    thread, once, when the web server answers (at once without one). Nothing that was started is
-    left afterwards. 0: told to end. 1: a child kept failing to start.
+    thread, once, when a signal ends it in good order and the web server, if there is one, answers.
+    Nothing that was started is left afterwards. 0: told to end. 1: a child kept failing to start.
     """
     reporter = _Reporter(beat or Clock().beat)
 
@@ -287,9 +287,11 @@ def run(
         if event.happening is not Happening.STARTED:
             say(event.text)
 
-    supervisor = Supervisor(_children(serving), beat=reporter, watched=_WORKER, on_event=on_event)
     is_over = threading.Event()
-    threading.Thread(target=_announce, args=(serving, when_ready, is_over), name="announce", daemon=True).start()
+    announcer = threading.Thread(target=_announce, args=(serving, when_ready, is_over), name="announce", daemon=True)
+    supervisor = Supervisor(
+        _children(serving), beat=reporter, watched=_WORKER, on_event=on_event, on_attending=announcer.start
+    )
     try:
         was_asked = supervisor.run()
     finally:

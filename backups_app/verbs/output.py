@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TextIO
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..core.errors import BackupError
+from ..core.errors import BackupError, from_os
 from ..core.terminal import printable
 
 _PLAIN_WIDTH = 200
@@ -35,18 +36,20 @@ class Output:
 
     def problem(self, message: str, hint: str = "") -> None:
         """Say on stderr what is wrong and what to do."""
-        self._write(self._stderr, f"Error: {message}")
+        self.note(f"Error: {message}")
         if hint:
-            self._write(self._stderr, f"Hint: {hint}")
+            self.note(f"Hint: {hint}")
 
     def note(self, text: str) -> None:
-        """Say something on stderr that is no failure."""
-        self._write(self._stderr, text)
+        """Say something on stderr; where nothing can be written there, the work goes on."""
+        with suppress(OSError):
+            self._write(self._stderr, text)
 
     def line(self, text: str = "") -> None:
         """Print a line for people; nothing with ``--json``."""
         if not self.is_json:
-            self._write(self._stdout, text)
+            with _printing():
+                self._write(self._stdout, text)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> None:
         """Print a table for people; nothing with ``--json`` or without rows. Columns named with ``#`` align right."""
@@ -59,7 +62,8 @@ class Output:
             table.add_row(*(Text(_encodable(str(cell), self._stdout)) for cell in row))
         is_terminal = self._stdout.isatty()
         console = Console(file=self._stdout, width=None if is_terminal else _PLAIN_WIDTH, highlight=False)
-        console.print(table)
+        with _printing():
+            console.print(table)
 
     def document(self, document: dict[str, Any]) -> None:
         """Print the one JSON document; nothing without ``--json``. Failures so far are added."""
@@ -67,11 +71,32 @@ class Output:
             return
         if self._errors:
             document = {**document, "errors": self._errors}
-        self._stdout.write(json.dumps(document, indent=2, ensure_ascii=True) + "\n")
+        with _printing():
+            self._stdout.write(json.dumps(document, indent=2, ensure_ascii=True) + "\n")
+
+    def flush(self) -> None:
+        """Hand on what was printed.
+
+        Raises:
+            BrokenPipeError: the reader of stdout has left. BackupError: it cannot be written.
+        """
+        with _printing():
+            self._stdout.flush()
 
     @staticmethod
     def _write(stream: TextIO, text: str) -> None:
         stream.write("\n".join(_encodable(each, stream) for each in text.split("\n")) + "\n")
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Tell what is wrong with stdout, but for a reader who has seen enough."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise from_os(exc, doing="printing the result") from exc
 
 
 def _encodable(text: str, stream: TextIO) -> str:

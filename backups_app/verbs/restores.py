@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from ..core.errors import EXIT_CODES, RefusedError
+from ..core.terminal import printable
 from ..documents import restore_document
 from ..models import Restore
 from ..services.wording import english
@@ -20,7 +21,7 @@ def print_preview(restore: Restore, output: Output) -> None:
     if preview is None:
         return
     changed = [each for each in preview["tables"] if each["now"] != each["after"]]
-    output.line(f"Restore of backup {restore.backup_id} into {restore.database.name}: {restore.reason}")
+    output.line(f"Restore of backup {restore.backup_id} into {restore.database.name}: {printable(restore.reason)}")
     output.line(f"  the backup is {preview['backup_age_seconds'] / 3600:.1f} h old")
     output.table(
         ("table", "rows now#", "rows after#", "added#", "lost#"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ..core.terminal import printable
 from ..documents import backup_document, media_facts, verification_document
 from ..models import Backup
 from ..services.links import object_name
@@ -83,7 +84,7 @@ def _print(backup: Backup, output: Output) -> None:
     if backup.reason:
         facts += [("reason", backup.reason), ("hint", backup.hint)]
     for name, value in facts:
-        output.line(f"{name:<16} {value}")
+        output.line(f"{name:<16} {printable(str(value))}")  # a line break in a note must not look like a fact
     output.table(("table", "rows#"), [(name, f"{rows:,}") for name, rows in backup.tables.items()])
 
 

@@ -251,6 +251,7 @@ def test_the_program_says_key_missing_and_leaves_nothing(
     target = tmp_path / "out" / "found.sqlite3"
     target.parent.mkdir()
     assert core("restore", locked.archive, "--to", target) == 5
+    assert "no identity was given" in capsys.readouterr().err
     assert core("restore", locked.archive, "--identity", other.path, "--to", target) == 5
     assert core("restore", locked.archive, "--identity", tmp_path / "missing", "--to", target) == 5
     other.path.write_text("AGE-SECRET-KEY-1NOTAKEY\n")

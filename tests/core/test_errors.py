@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sqlite3
 from pathlib import Path
 
@@ -23,6 +24,16 @@ from backups_app.core.errors import (
     translated,
 )
 from tests.support import build_shop, connected, holding
+
+
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.EISDIR, errno.ELOOP])
+def test_a_path_that_leads_nowhere_is_not_blamed_on_the_disk(number: int):
+    assert from_os(OSError(number, os.strerror(number)), doing="reading x").hint == "Check the path."
+    assert from_os(OSError(errno.EIO, "I/O error"), doing="reading x").hint == "Check the disk."
+
+
+def test_a_name_that_is_too_long_is_the_fault_of_who_gave_it():
+    assert isinstance(from_os(OSError(errno.ENAMETOOLONG, "too long"), doing="writing x"), InputError)
 
 
 def subclasses_of(kind: type[BackupError]) -> list[type[BackupError]]:

@@ -179,6 +179,16 @@ def test_a_target_or_sidecar_that_exists_is_refused_untouched(tmp_path: Path, na
     assert names_in(tmp_path) == {name}
 
 
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_the_name_of_a_sidecar_of_another_database_is_refused(tmp_path: Path, suffix: str):
+    (tmp_path / "live.db").write_bytes(b"precious")
+    with pytest.raises(RefusedError, match="SQLite keeps beside"):
+        refuse_existing(tmp_path / f"live.db{suffix}")
+    assert names_in(tmp_path) == {"live.db"}
+    refuse_existing(tmp_path / f"nobody.db{suffix}")
+    refuse_existing(tmp_path / suffix)
+
+
 def test_a_dangling_link_counts_as_existing(tmp_path: Path):
     (tmp_path / "new.db").symlink_to(tmp_path / "nowhere")
     with pytest.raises(RefusedError):

@@ -219,6 +219,30 @@ def test_an_interrupt_is_an_orderly_cancel_and_leaves_no_file(
     assert names_in(out) == set()
 
 
+def run_in_shell(stored: Stored, rest: str) -> subprocess.CompletedProcess[str]:
+    """An inspection as a shell may start it; ``rest`` says where its streams lead."""
+    command = [sys.executable, "-m", "backups_app.core", "inspect", str(stored.archive)]
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f'"$@" {rest}', "bash", *command],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [(">&-", 0), ("2>&-", 0), (">/dev/full", 1), (">/dev/full 2>/dev/full", 1), ("| true", 1)],
+)
+def test_streams_that_take_nothing_are_no_traceback(stored: Stored, rest: str, code: int):
+    finished = run_in_shell(stored, rest)
+    assert finished.returncode == code
+    assert "Traceback" not in finished.stderr
+    assert "Exception ignored" not in finished.stderr
+
+
 # Inspect
 
 

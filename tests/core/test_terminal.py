@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from backups_app.core import terminal
 from backups_app.core.errors import KeyMissingError
-from backups_app.core.terminal import ask_passphrase, cancel_on_signal, printable, progress_bar
+from backups_app.core.terminal import ask_passphrase, cancel_on_signal, interrupt_on_signal, printable, progress_bar
 from tests.support import PROJECT
 
 
@@ -101,11 +102,26 @@ def test_outside_the_main_thread_signals_are_left_alone():
     def work() -> None:
         with cancel_on_signal() as is_cancelled:
             seen.extend((is_cancelled(), signal.getsignal(signal.SIGINT) is before))
+        with interrupt_on_signal():
+            seen.append(signal.getsignal(signal.SIGINT) is before)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [False, True]
+    assert seen == [False, True, True]
+
+
+def test_streams_that_are_closed_lead_to_nowhere_and_no_file_takes_their_number(tmp_path: Path):
+    code = (
+        "import os, sys; from backups_app.core.terminal import open_closed_streams; open_closed_streams();"
+        "file = open(sys.argv[1], 'x'); print('lost'); print('lost', file=sys.stderr); os.write(1, b'lost');"
+        "os.write(2, b'lost'); file.write(str(file.fileno() > 2)); assert sys.stdin.read() == ''"
+    )
+    made = tmp_path / "made"
+    command = [sys.executable, "-c", code, str(made)]
+    finished = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], cwd=PROJECT, check=False)
+    assert finished.returncode == 0
+    assert made.read_text() == "True"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -202,6 +203,23 @@ def test_a_program_that_is_not_there_is_given_up(keep: Keep):
 
 
 # Ending
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_is_heard_from_the_moment_it_is_told_to_be(number: signal.Signals):
+    program = (
+        "import os, sys; from backups_app.jobs.supervisor import ChildSpec, Supervisor\n"
+        "child = ChildSpec(name='child', argv=[sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "told = lambda: os.kill(os.getpid(), int(sys.argv[1]))\n"
+        "said = []\n"
+        "hear = lambda event: said.append(event.happening.name)\n"
+        "supervisor = Supervisor([child], on_attending=told, on_event=hear)\n"
+        "print(supervisor.run(), said)"
+    )
+    command = [sys.executable, "-c", program, str(int(number))]
+    finished = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)
+    assert finished.stderr == ""
+    assert finished.stdout == "True []\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -158,3 +158,5 @@ def test_a_lock_on_the_catalogue_is_told_from_other_errors_of_it(tmp_path: Path)
     locked.__cause__ = met.value
     assert catalog_error(locked).exit_code == 4
     assert catalog_error(OperationalError("disk I/O error")).exit_code == 1
+    read_only = catalog_error(OperationalError("attempt to write a readonly database"))
+    assert (read_only.exit_code, "owns BACKUPS_HOME" in read_only.hint) == (1, True)

@@ -21,7 +21,14 @@ def test_the_home_of_nobody_is_refused():
         arguments.path("~nobody-has-this-name/x")
 
 
-@pytest.mark.parametrize("given", ["-1", "1.5", "x", "", " 1", "1e3", "²"])
+def test_no_text_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentTypeError):
+        arguments.path("")
+    assert arguments.path(".") == tmp_path
+
+
+@pytest.mark.parametrize("given", ["-1", "1.5", "x", "", " 1", "1e3", "²", "1000000001", "9" * 5000])
 def test_what_is_no_count_is_refused(given: str):
     with pytest.raises(ArgumentTypeError):
         arguments.count(given)
@@ -29,3 +36,4 @@ def test_what_is_no_count_is_refused(given: str):
 
 def test_a_count_starts_at_zero():
     assert (arguments.count("0"), arguments.count("12")) == (0, 12)
+    assert arguments.count("1000000000") == 10**9

@@ -93,6 +93,12 @@ def test_links_that_lead_out_are_said(run: Run, backup: Backup, media: Path, out
     assert "out" not in names_in(out / "new" / "media")
 
 
+@pytest.mark.parametrize("name", ["new.db", "new.db-wal", "new.db-journal", "new.db-shm"])
+def test_a_folder_in_the_way_of_the_database_is_refused(run: Run, backup: Backup, out: Path, name: str):
+    assert run("restore", backup.pk, "--to", out / "new.db", "--media-to", out / name).code == 2
+    assert names_in(out) == set()
+
+
 def test_an_existing_folder_is_refused_and_nothing_is_written(run: Run, backup: Backup, out: Path):
     (out / "new").mkdir()
     assert run("restore", backup.pk, "--to", out / "new.db", "--media-to", out / "new").code == 7

@@ -207,6 +207,14 @@ def test_ctrl_c_while_the_children_start_is_no_traceback(tmp_path: Path, delay_s
     assert living("BACKUPS_HOME", home) == set()
 
 
+def test_ctrl_c_as_soon_as_it_is_offered_ends_in_good_order(tmp_path: Path):
+    home = tmp_path / "home"
+    with serving(home, "--no-web") as heard:
+        heard.send(signal.SIGINT)
+        assert heard.finish(timeout_seconds=30) == 0
+    assert heard.said.rstrip().endswith("Stopped.")
+
+
 def test_it_may_be_process_1_of_a_container(tmp_path: Path):
     unshare = needs_tool("unshare")
     inside = [unshare, "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -30,6 +30,14 @@ def test_people_see_tables_digest_and_evidence(run: Run, backup: Backup):
         assert expected in printed
 
 
+def test_a_note_cannot_add_a_line_of_its_own(run: Run, shop: Database, make_backup: Callable[..., Backup]):
+    backup = make_backup(shop, note="weekly\nverdict          failed")
+    printed = run("show", backup.pk).stdout.splitlines()
+    assert not [each for each in printed if each.startswith("verdict") and "failed" in each]
+    assert any(each.startswith("note") and "\\n" in each for each in printed)
+    assert run("show", backup.pk, "--json").backup()["note"] == backup.note
+
+
 def test_the_beginning_of_an_id_is_enough(run: Run, backup: Backup):
     assert run("show", backup.pk[:4], "--json").backup()["id"] == backup.pk
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ..archive import Keys, OpenStored, ReadArchive, read_archive
-from ..errors import NotFoundError, RefusedError, VerificationError, translated
+from ..errors import RefusedError, VerificationError, translated
 from ..files import require_free_space, sync_folder
 from ..manifest import Media
+from ..partial import partial_beside
 from ..progress import Watch
 from ..verify import NO_KEYS, Check, check_reading, check_stored_bytes, failures, keys_for, reason_of
 from .index import CHANGED, MAX_LINE_BYTES, Counts, foot_line, member_line
@@ -129,21 +129,15 @@ def new_folder(target: Path) -> Iterator[Path]:
     Raises:
         RefusedError: something is there; it is not touched. NotFoundError: its parent is not.
     """
-    with translated("looking for the target's folder"):
-        if not target.parent.is_dir():
-            raise NotFoundError(f"The folder {target.parent} does not exist.", "Create it first.")
+    with partial_beside(target) as temporary:
         refuse_any(target)
-        temporary = target.parent / f".{secrets.token_hex(8)}.partial"
-        temporary.mkdir(mode=0o700)
-    try:
         folder = temporary / "media"
         with translated("preparing the new folder"):
+            temporary.mkdir(mode=0o700)
             folder.mkdir(mode=0o700)
         yield folder
         with translated(f"publishing {target.name}"):
             _publish(folder, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def refuse_any(target: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,12 +10,13 @@ from typing import Any, TextIO, cast
 
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error as DatabaseError
 
 from ... import __version__
 from ...checks import TAG
-from ...core.errors import BackupError, InputError
+from ...core.errors import BackupError, CancelledError, InputError
+from ...core.terminal import discard_stdout, interrupt_on_signal, open_closed_streams
 from ...services.catalog import catalog_error, require_catalog
 from ...verbs import (
     add_database,
@@ -93,6 +93,10 @@ class Command(BaseCommand):
     help = "Verified, WAL-safe backups of the SQLite databases under care."
     requires_system_checks: list[str] = []  # our own run in handle(): warnings do not belong on every run
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        open_closed_streams()
+        super().__init__(*args, **kwargs)
+
     def get_version(self) -> str:
         """The version of the app, for ``--version``."""
         return __version__
@@ -113,22 +117,39 @@ class Command(BaseCommand):
             verb = verbs.add_parser(name, parents=[common], help=module.HELP, description=module.__doc__)
             module.add_arguments(verb)
 
+    def run_from_argv(self, argv: list[str]) -> None:
+        """As Django does; a wrong use is one JSON document, too, where that was asked for."""
+        if "--json" in argv[2:]:
+            try:
+                self.create_parser(argv[0], argv[1]).parse_args(argv[2:])
+            except CommandError as exc:
+                output = self._output(is_json=True)
+                wrong = str(exc).removeprefix("Error: ")
+                code = output.error(InputError(f"Wrong use: {wrong}.", "See `manage.py backup VERB --help`."))
+                self._end(output)
+                sys.exit(code)
+        super().run_from_argv(argv)
+
     def handle(self, *args: Any, **options: Any) -> None:
         """Run one verb; exits with its code when that is not 0."""
-        output = Output(
-            is_json=options.get("json", False), stdout=cast(TextIO, self.stdout), stderr=cast(TextIO, self.stderr)
-        )
+        output = self._output(is_json=options.get("json", False))
         code = self._run(VERBS[options["verb"]], options, output)
         if code:
             sys.exit(code)
 
+    def _output(self, *, is_json: bool) -> Output:
+        return Output(is_json=is_json, stdout=cast(TextIO, self.stdout), stderr=cast(TextIO, self.stderr))
+
     def _run(self, verb: ModuleType, options: dict[str, Any], output: Output) -> int:
         try:
-            _require_text(options)
-            if verb not in (demo, serve):  # they prepare a home themselves
-                _require_sound_settings()
-                require_catalog()
-            return int(verb.run(options, output))
+            with interrupt_on_signal():  # where a verb does not take them itself
+                code = _run_verb(verb, options, output)
+                output.flush()
+                return code
+        except KeyboardInterrupt:
+            if options["traceback"]:
+                raise
+            code = output.error(CancelledError("It was stopped.", "Nothing half-done counts; start it again."))
         except BackupError as exc:
             if options["traceback"]:
                 raise
@@ -141,11 +162,28 @@ class Command(BaseCommand):
             if options["traceback"]:
                 raise
             if isinstance(exc, BrokenPipeError):  # the reader has seen enough
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                discard_stdout()
                 return 1
             code = output.error(BackupError(f"{type(exc).__name__}: {exc}", "Run it with --traceback to see where."))
-        output.document({})
+        self._end(output)
         return code
+
+    @staticmethod
+    def _end(output: Output) -> None:
+        """Print what went wrong as the document, if anything can be printed at all."""
+        try:
+            output.document({})
+            output.flush()
+        except (BackupError, OSError):
+            discard_stdout()
+
+
+def _run_verb(verb: ModuleType, options: dict[str, Any], output: Output) -> int:
+    _require_text(options)
+    if verb not in (demo, serve):  # they prepare a home themselves
+        _require_sound_settings()
+        require_catalog()
+    return int(verb.run(options, output))
 
 
 def _require_text(options: dict[str, Any]) -> None:

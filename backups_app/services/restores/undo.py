@@ -18,7 +18,7 @@ from ..audit import Actor
 from ..hosts import require_here
 from ..jobs.ask import ask_restore
 from ..wording import english
-from .decide import approver_of, requester_of
+from .decide import approver_of, reject_restore, requester_of
 from .guards import GUARDS
 from .heal import heal_restores
 from .preview import preview_restore
@@ -71,8 +71,8 @@ def request_undo(restore: Restore, *, actor: Actor, keyring: Keyring | None = No
     """File the restore that puts back the content from before ``restore``; returns it.
 
     It is approved at once for either person of that restore while its approval window is open: the
-    two of them have approved this content together. Later, and for anybody else, it needs a fresh
-    approval. No guard speaks against an undo.
+    two of them have approved this content together; a request for it that still waits is rejected
+    then. Later, and for anybody else, it needs a fresh approval. No guard speaks against an undo.
 
     Raises:
         RefusedError: there is nothing to undo, or an undo is there already.
@@ -86,8 +86,10 @@ def request_undo(restore: Restore, *, actor: Actor, keyring: Keyring | None = No
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         Restore.objects.select_for_update().get(pk=restore.pk)  # of two at once, one files the undo
         restore.refresh_from_db()
-        undo = _file_undo(restore, actor=actor, preview=preview)
         other = _other_person(restore, actor)
+        if other is not None and is_at_once:
+            _reject_waiting(restore, actor=actor)
+        undo = _file_undo(restore, actor=actor, preview=preview)
         if other is not None and is_at_once:
             _approve_with(undo, other, actor=actor)
     return undo
@@ -105,6 +107,12 @@ def _preview(restore: Restore, keyring: Keyring | None) -> dict[str, Any] | None
         return None
     watch = Watch(deadline_seconds=conf.get("DEADLINE_SECONDS"))
     return preview_restore(restore.safety_backup, restore.database, watch=watch, keyring=keyring).document
+
+
+def _reject_waiting(restore: Restore, *, actor: Actor) -> None:
+    """Who may undo at once is not held up by a request for the same that nobody has approved."""
+    for waiting in restore.undos.filter(state=Restore.State.REQUESTED):
+        reject_restore(waiting, reason=f"{actor.name} undoes restore {restore.pk} at once.", actor=actor)
 
 
 def _withdraw(undo: Restore, exc: BackupError, *, actor: Actor) -> None:
@@ -141,7 +149,7 @@ def _file_undo(restore: Restore, *, actor: Actor, preview: dict[str, Any] | None
     if earlier is not None:
         raise RefusedError(
             f"The undo of restore {restore.pk} is {english(earlier, 'state')} as {earlier.pk}.",
-            "Approve that one, or undo it in turn.",
+            "Undo that one in turn." if earlier.state == Restore.State.SUCCEEDED else "Decide that one first.",
         )
     return file_request(
         safety,

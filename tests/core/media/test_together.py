@@ -224,6 +224,8 @@ def test_a_backup_without_folders_says_so(make: Make, tmp_path: Path):
 
 
 def test_one_name_for_both_is_refused(make: Make, tmp_path: Path):
-    finished = core("restore", make().archive, "--to", tmp_path / "new", "--media-to", tmp_path / "new")
-    assert finished.returncode == 2
-    assert not (tmp_path / "new").exists()
+    archive, target = make().archive, tmp_path / "new"
+    for folder in (target, tmp_path / "new-wal"):
+        assert core("restore", archive, "--to", target, "--media-to", folder).returncode == 2
+        assert not target.exists()
+        assert not folder.exists()

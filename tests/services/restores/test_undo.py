@@ -90,6 +90,26 @@ def test_the_request_of_a_third_person_is_approved_and_run_like_any(before, done
     assert live(shop_file) == before
 
 
+def test_a_request_that_waits_does_not_hold_up_who_may_undo_at_once(before, done: Restore, shop_file: Path):
+    waiting = undo_restore(done, actor=CARL)
+    with pytest.raises(RefusedError, match="requested"):
+        undo_restore(done, actor=CARL)
+    assert undo_restore(done, actor=ANNA).state == "succeeded"
+    assert live(shop_file) == before
+    waiting.refresh_from_db()
+    assert (waiting.state, waiting.rejected_by_name) == ("rejected", "anna")
+    assert AuditEvent.objects.filter(action="reject-restore", subject=waiting.pk).exists()
+
+
+def test_a_request_that_waits_stays_when_the_window_is_over(done: Restore):
+    Restore.objects.filter(pk=done.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    waiting = undo_restore(done, actor=CARL)
+    with pytest.raises(RefusedError, match="requested"):
+        undo_restore(done, actor=ANNA)
+    waiting.refresh_from_db()
+    assert waiting.state == "requested"
+
+
 def test_after_the_window_both_only_file_a_request(done: Restore, shop_file: Path):
     Restore.objects.filter(pk=done.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
     now = live(shop_file)
