@@ -35,6 +35,7 @@ _ROWS_SHOWN = 20
 class JobAdmin(EvidenceAdmin):
     """One line per piece of work; the page of an open one keeps itself up to date."""
 
+    nothing_yet = gettext_lazy("There is no job yet. Whatever is asked for or due becomes one.")
     list_display = ["state_badge", "kind", "database_name", "progress", "when", "took", "asked_by"]
     list_display_links = ["state_badge", "kind"]
     list_filter = ["state", "kind", "trigger", "database"]
@@ -132,6 +133,8 @@ class JobAdmin(EvidenceAdmin):
         page = display.page_url("job", job.pk)
         return {
             "progress": progress_of(job, now=timezone.now()),
+            "outcome": display.worded(job.outcome),
+            "hint": display.worded(job.hint),
             "progress_url": reverse("admin:backups_app_job_progress", args=[job.pk]),
             "login_url": f"{reverse('admin:login')}?next={page}",
             "may_sign_out": bool(job.restore_id and job.database and job.database.alias),
@@ -261,7 +264,7 @@ class JobAdmin(EvidenceAdmin):
         try:
             job = cancel_job(job, actor=Actor.of(request.user))
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
             return back
         if job.state == Job.State.CANCELLED:
             messages.success(request, _("The job was cancelled before it began. Nothing was done."))
