@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.formats import date_format, number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import Truncator
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
@@ -94,9 +95,16 @@ def sendable_document(found: Any) -> Any:
     return sendable(found) if isinstance(found, str) else found
 
 
-def worded(text: str) -> SafeString:
-    """``text`` as markup: what stands between backticks, as hints have it, is shown as code. All of it is escaped."""
-    parts = enumerate(_CODE.split(sendable(text)))
+def worded(text: str, *, most: int | None = None) -> SafeString:
+    """``text`` as markup: what stands between backticks, as hints have it, is shown as code. All of it is escaped.
+
+    With ``most``, only so many characters from the beginning; code that does not end there ends with them.
+    """
+    shown = sendable(text)
+    if most is not None and len(shown) > most:
+        shown = Truncator(shown).chars(most)
+        shown += "`" if shown.count("`") % 2 else ""
+    parts = enumerate(_CODE.split(shown))
     return format_html_join("", "{}", ((format_html("<code>{}</code>", each) if n % 2 else each,) for n, each in parts))
 
 

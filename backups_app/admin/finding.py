@@ -26,6 +26,7 @@ class FindingAdmin(EvidenceAdmin):
     list_display = ["what", "weight", "said", "database_name", "destination", "object_name", "found"]
     list_filter = ["is_damage", "destination", ("code", CodeFilter)]
     list_per_page = 50
+    ordering = ["-is_damage", "destination"]
     search_fields = ["code", "database_name", "about", "path", "message"]
     date_hierarchy = "found_at"
     actions = None

@@ -77,6 +77,10 @@ _PROBLEMS = (
 class CodeFilter(admin.AllValuesFieldListFilter):
     """The stock filter of all values, with codes as words."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = _("problem")
+
     def choices(self, changelist: ChangeList) -> Iterator[Any]:
         """The choices of the stock filter."""
         for choice in super().choices(changelist):

@@ -14,7 +14,6 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
@@ -208,8 +207,7 @@ class JobAdmin(EvidenceAdmin):
         """Phase and percent while it runs, the beginning of how it ended afterwards."""
         if job.is_open:
             return " ".join(filter(None, (phase_label(job), percent_label(job)))) or display.DASH
-        outcome = display.sendable(Truncator(job.outcome).chars(80))
-        return format_html("<bdi>{}</bdi>", outcome) if outcome else display.DASH
+        return format_html("<bdi>{}</bdi>", display.worded(job.outcome, most=80)) if job.outcome else display.DASH
 
     @admin.display(description=gettext_lazy("options"))
     def options_shown(self, job: Job) -> SafeString | str:

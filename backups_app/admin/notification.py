@@ -29,7 +29,7 @@ class NotificationAdmin(EvidenceAdmin):
     """Messages on their way, arrived, or given up."""
 
     nothing_yet = gettext_lazy("Nobody was told anything yet. A test shows whether notifications arrive.")
-    list_display = ["when", "state_badge", "subject", "why", "channel", "event", "job_link"]
+    list_display = ["when", "state_badge", "subject", "why", "channel", "event", "job_link", "attempts"]
     list_display_links = ["when", "subject"]
     list_filter = ["state", "channel", "event"]
     list_per_page = 50

@@ -166,6 +166,11 @@ def test_what_stands_between_backticks_is_code():
     assert shown == "Run <code>backup create</code>, then <code>backup list</code>."
 
 
+def test_code_that_is_cut_stays_code():
+    assert display.worded("Run `backup create shop` again.", most=16) == "Run <code>backup crea…</code>"
+    assert display.worded("Run `backup`.", most=80) == "Run <code>backup</code>."
+
+
 def test_words_with_code_are_inert():
     shown = display.worded("Run `<script>` on <b>\u202e` and \udcff.")
     assert shown == "Run <code>&lt;script&gt;</code> on &lt;b&gt;\\u202e` and \\udcff."
