@@ -167,7 +167,7 @@ def test_what_stands_between_backticks_is_code():
 
 
 def test_code_that_is_cut_stays_code():
-    assert display.worded("Run `backup create shop` again.", most=16) == "Run <code>backup crea…</code>"
+    assert display.worded("Run `backup create shop` again.", most=17) == "Run <code>backup crea…</code>"
     assert display.worded("Run `backup`.", most=80) == "Run <code>backup</code>."
 
 
