@@ -53,7 +53,8 @@ class DatabaseNameFilter(_TextFilter):
 class AuditEventAdmin(EvidenceAdmin):
     """Who did what, and how it ended."""
 
-    list_display = ["at", "actor_name", "action", "outcome_badge", "database_name", "subject", "detail"]
+    nothing_yet = gettext_lazy("Nothing was done yet.")
+    list_display = ["when", "outcome_badge", "action", "actor_name", "database_name", "subject", "detail"]
     list_filter = ["outcome", ActionFilter, DatabaseNameFilter]
     list_per_page = 50
     search_fields = ["actor_name", "subject", "database_name", "detail"]
@@ -61,6 +62,11 @@ class AuditEventAdmin(EvidenceAdmin):
     actions = None
     fields = ["at", "actor_name", "actor_id", "action", "outcome_badge", "database_name", "subject", "about", "detail"]
     readonly_fields = ["outcome_badge", "about"]
+
+    @admin.display(description=gettext_lazy("time"), ordering="at")
+    def when(self, event: AuditEvent) -> SafeString | str:
+        """The time to the second: the order of deeds counts."""
+        return display.moment(event.at)
 
     @admin.display(description=gettext_lazy("outcome"), ordering="outcome")
     def outcome_badge(self, event: AuditEvent) -> SafeString:

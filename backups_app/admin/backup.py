@@ -11,7 +11,7 @@ from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -40,13 +40,22 @@ _JOBS_SHOWN = 10
 _LEVELS = {Verification.Level.QUICK, Verification.Level.FULL, Verification.Level.DRILL}
 
 
+# What is said of a backup that was proven once, by what was found since.
+_DOUBTS = {
+    Verdict.FAILED: gettext_lazy("It was proven when it was made, but does not pass any more."),
+    Verdict.UNREACHABLE: gettext_lazy("It was proven when it was made, but could not be reached since."),
+    Verdict.KEY_MISSING: gettext_lazy("It was proven when it was made, but no key at hand opens it now."),
+}
+
+
 @admin.register(Backup)
 class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
     """Every attempt, its outcome and its evidence."""
 
-    list_display = ["when", "database", "state_badge", "rows", "size", "stored", "id"]
+    nothing_yet = gettext_lazy("There is no backup yet. Back up a database now, or add a schedule.")
+    list_display = ["when", "state_badge", "database", "rows", "size", "stored", "id"]
     list_display_links = ["when"]
-    list_filter = ["state", "verdict", "trigger", "database"]
+    list_filter = ["state", "verdict", "is_held", "trigger", "database"]
     list_select_related = ["database"]
     list_per_page = 50
     search_fields = ["id", "database__name", "note", "sha256", "archive_sha256"]
@@ -90,8 +99,16 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
     ]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        """Jobs are shown to those who may see them."""
-        return without_jobs(self.fieldsets, request)
+        """What there is to say: no restores of what has no archive. Jobs are shown to those who may see them."""
+        fieldsets = without_jobs(self.fieldsets, request)
+        if obj is None or obj.archive_sha256:
+            return fieldsets
+        empty = {"recovery", "restores_table"} | (set() if obj.census else {"tables"})
+        kept = [
+            (title, {**options, "fields": [name for name in options["fields"] if name not in empty]})
+            for title, options in fieldsets
+        ]
+        return [(title, options) for title, options in kept if options["fields"]]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         """Everything."""
@@ -104,11 +121,13 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
 
     @admin.display(description=gettext_lazy("state"), ordering="state")
     def state_badge(self, backup: Backup) -> SafeString:
-        """The state, and beside it a last verdict that says something else."""
-        state = display.badge(backup.state, backup.get_state_display())
-        if backup.verdict in ("", Verdict.PASSED, backup.state):
-            return state
-        return format_html("{} {}", state, display.badge(backup.verdict, backup.get_verdict_display()))
+        """The state; beside it a last verdict that says something else, and whether it is held."""
+        badges = [display.badge(backup.state, backup.get_state_display())]
+        if backup.verdict not in ("", Verdict.PASSED, backup.state):
+            badges.append(display.badge(backup.verdict, backup.get_verdict_display()))
+        if backup.is_held:
+            badges.append(display.badge("held", _("held")))
+        return format_html_join(" ", "{}", [(each,) for each in badges])
 
     @admin.display(description=gettext_lazy("rows"), ordering="row_count")
     def rows(self, backup: Backup) -> SafeString | str:
@@ -142,6 +161,8 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
     @admin.display(description=gettext_lazy("explanation"))
     def explanation(self, backup: Backup) -> SafeString | str:
         """What the state means, in words."""
+        if backup.state == Backup.State.VERIFIED and backup.verdict in _DOUBTS:
+            return _doubt(backup)
         if backup.state == Backup.State.VERIFIED:
             return _(
                 "The stored archive was read back and gives exactly the database as it was at the time taken, "
@@ -150,8 +171,10 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
         if backup.state == Backup.State.RUNNING:
             return _("The backup is being made.")
         if backup.is_gone:
-            return _("Its archive was deleted: %(reason)s. The record stays.") % {"reason": backup.prune_reason}
-        return format_html("{}<br>{}", backup.reason, backup.hint)
+            return _("Its archive was deleted: %(reason)s. The record stays.") % {
+                "reason": display.sendable(backup.prune_reason).rstrip(".")
+            }
+        return format_html("{}<br>{}", display.worded(backup.reason), display.worded(backup.hint))
 
     @admin.display(description=gettext_lazy("database"))
     def database_link(self, backup: Backup) -> SafeString:
@@ -357,7 +380,7 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
         try:
             jobs = ask_verify([backup], level=level, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
             return HttpResponseRedirect(page)
         return lead_to(request, jobs, asked_at=asked_at, otherwise=page)
 
@@ -376,7 +399,7 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
             try:
                 held = act(backup, actor=Actor.of(request.user)).is_held
             except BackupError as exc:
-                messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+                messages.error(request, display.refusal(exc))
             else:
                 messages.success(request, _("The backup is held.") if held else _("The backup is released."))
             return HttpResponseRedirect(page)
@@ -414,7 +437,7 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
             except GuardError as exc:
                 form = RequestForm(request.POST, objections=exc.objections)
             except BackupError as exc:
-                form.add_error(None, display.sendable(f"{exc.message} {exc.hint}"))
+                form.add_error(None, display.refusal(exc))
             else:
                 messages.success(request, _("The request was filed. It runs when it is approved."))
                 return HttpResponseRedirect(reverse("admin:backups_app_restore_change", args=[restore.pk]))
@@ -425,6 +448,7 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
             "title": _("Request restore"),
             "backup": backup,
             "taken": display.age(backup.taken_at or backup.created_at),
+            "doubt": _doubt(backup) if backup.verdict in _DOUBTS else "",
             "form": form,
             "opened": request.POST.get("opened") or form_opened_at(),
         }
@@ -438,3 +462,10 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
         if not any(name.startswith("state") for name in request.GET):
             queryset = queryset.exclude(state__in=Backup.GONE_STATES)
         return queryset.defer("census", "remarks")
+
+
+def _doubt(backup: Backup) -> SafeString:
+    """What speaks against a backup that was proven once: the newest verdict that was not good, and what to do."""
+    found = backup.verifications.exclude(verdict=Verdict.PASSED).first()
+    said = f"{found.reason} {found.hint}" if found else ""
+    return format_html("{} {}", _DOUBTS[Verdict(backup.verdict)], display.worded(said))

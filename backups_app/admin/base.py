@@ -8,17 +8,19 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Model
+from django.db.models import DateTimeField, Model
 from django.forms import Script
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from .. import conf
 from ..models import Backup
 from ..services import catalog
+from . import display
 from .links import stay_on
 
 View = Callable[..., HttpResponseBase]
@@ -29,6 +31,9 @@ class CatalogAdmin(admin.ModelAdmin):
 
     save_on_top = False
     show_full_result_count = False
+    empty_value_display = display.DASH
+    nothing_yet: Any = gettext_lazy("There is nothing yet.")
+    """What stands on an empty list: why it is empty, or what to do next."""
     show_facets = admin.ShowFacets.NEVER  # they count every choice of every filter over the whole table
 
     class Media:
@@ -56,6 +61,19 @@ class CatalogAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         """The detail page, or what to do when there is no catalogue."""
         return self._missing(request) or super().changeform_view(request, object_id, form_url, extra_context)
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **options: Any
+    ) -> HttpResponse:
+        """The detail page, with each time to the second and with its zone: the stock page leaves both out."""
+        fields = [each for each in self.opts.get_fields() if isinstance(each, DateTimeField)]
+        page, exact = context["adminform"], {each.name: _exact_time(each) for each in fields}
+        page.readonly_fields = [exact.get(name, name) for name in page.readonly_fields]
+        page.fieldsets = [
+            (title, {**facts, "fields": [exact.get(name, name) for name in facts["fields"]]})
+            for title, facts in page.fieldsets
+        ]
+        return super().render_change_form(request, context, *args, **options)
 
     def delete_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
@@ -127,6 +145,17 @@ class BackupPages(EvidenceAdmin):
             "title": title,
         }
         return TemplateResponse(request, f"admin/backups_app/{template}.html", {**common, **context})
+
+
+def _exact_time(field: DateTimeField[Any, Any]) -> Callable[[Model], Any]:
+    """What shows a time of a row where the stock page would show its field."""
+
+    @admin.display(description=field.verbose_name)
+    def shown(row: Model) -> Any:
+        return display.moment(getattr(row, field.name))
+
+    shown.__name__ = field.name  # the page finds the help text by it
+    return shown
 
 
 def without_jobs(fieldsets: Any, request: HttpRequest) -> Any:

@@ -143,13 +143,13 @@ class ChosenPages(BackupPages):
             try:
                 require_copies(backup)
             except BackupError as exc:  # of one backup does not stop the others
-                messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+                messages.error(request, display.refusal(exc))
             else:
                 fresh.append(backup)
         try:
             jobs += ask_verify(fresh, level=level, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
         once = list({job.pk: job for job in jobs}.values())
         return lead_to(request, once, asked_at=asked_at, otherwise=reverse(_LIST))
 
@@ -180,7 +180,7 @@ def _hold(
         try:
             act(backup, actor=Actor.of(request.user))
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
         else:
             done += 1
     if done and verb == "release":

@@ -22,7 +22,8 @@ _VERIFICATIONS_SHOWN = 20
 class CopyAdmin(EvidenceAdmin):
     """One line per archive and destination."""
 
-    list_display = ["backup_link", "database", "destination", "state_badge", "checked", "why"]
+    nothing_yet = gettext_lazy("There is no copy yet. Each backup is stored at every destination.")
+    list_display = ["backup_link", "state_badge", "destination", "database", "checked", "why"]
     list_display_links = ["destination"]
     list_filter = ["state", "destination", "backup__database"]
     list_per_page = 50
@@ -30,7 +31,7 @@ class CopyAdmin(EvidenceAdmin):
     date_hierarchy = "stored_at"
     actions = None
     fieldsets = [
-        (None, {"fields": ["state_badge", "reason", "backup_link", "database", "destination", "name"]}),
+        (None, {"fields": ["state_badge", "why", "backup_link", "database", "destination", "name"]}),
         (gettext_lazy("When"), {"fields": ["stored", "checked"]}),
         (gettext_lazy("Evidence"), {"fields": ["verifications"]}),
     ]
@@ -70,9 +71,9 @@ class CopyAdmin(EvidenceAdmin):
         return display.age(copy.checked_at)
 
     @admin.display(description=gettext_lazy("reason"))
-    def why(self, copy: Copy) -> str:
+    def why(self, copy: Copy) -> SafeString | str:
         """Why it is not good."""
-        return display.sendable(copy.reason) or display.DASH
+        return display.worded(copy.reason) or display.DASH
 
     @admin.display(description=gettext_lazy("verifications"))
     def verifications(self, copy: Copy) -> SafeString | str:

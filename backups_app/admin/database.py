@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.db.models import Model, OuterRef, QuerySet, Subquery
+from django.db.models import Exists, Model, OuterRef, QuerySet, Subquery
 from django.forms import ModelForm
 from django.http import (
     Http404,
@@ -27,7 +27,7 @@ from django.utils.translation import gettext_lazy
 from .. import conf
 from ..core.errors import BackupError
 from ..core.manifest import MAX_POSITION
-from ..models import Backup, Database, Job
+from ..models import Backup, Database, HealthProblem, Job
 from ..services import overview
 from ..services.audit import Actor
 from ..services.databases import change_policy, sync_databases
@@ -57,7 +57,7 @@ class PolicyForm(ModelForm):
     """What a person may decide about a database."""
 
     destinations = forms.MultipleChoiceField(
-        label=gettext_lazy("destinations"),
+        label=gettext_lazy("Destinations"),
         required=False,
         widget=forms.CheckboxSelectMultiple,
         help_text=gettext_lazy("Where its backups are stored. None chosen: as in the setting DESTINATIONS."),
@@ -123,6 +123,7 @@ class DatabaseAdmin(DrillPages):
     """One line per database: what is proven, when, how big, how many rows."""
 
     form = PolicyForm
+    nothing_yet = gettext_lazy("No database is under care. “manage.py backup add-database NAME PATH” adds one.")
     list_display = ["name", "health", "last_verified", "rows", "size", "path"]
     list_filter = ["is_under_care"]
     search_fields = ["name", "path"]
@@ -181,7 +182,11 @@ class DatabaseAdmin(DrillPages):
         if not self.is_list(request):
             names.append("census")
         databases: QuerySet[Database] = super().get_queryset(request)
-        return databases.annotate(**{f"last_{name}": Subquery(last.values(name)[:1]) for name in names})
+        open_problems = HealthProblem.objects.filter(database=OuterRef("name"), resolved_at=None)
+        return databases.annotate(
+            has_problems=Exists(open_problems),
+            **{f"last_{name}": Subquery(last.values(name)[:1]) for name in names},
+        )
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The list, brought in line with the settings first."""
@@ -219,6 +224,8 @@ class DatabaseAdmin(DrillPages):
             return display.badge("failed", _("never verified"))
         if timezone.now() - taken_at > freshness_limit(database):
             return display.badge("attention", _("too old"))
+        if getattr(database, "has_problems", False):  # as the overview and the page Health have it
+            return display.badge("attention", _("needs attention"))
         return display.badge("safe", _("safe"))
 
     @admin.display(description=gettext_lazy("last verified backup"), ordering="last_taken_at")
@@ -315,7 +322,7 @@ class DatabaseAdmin(DrillPages):
                 jobs.append(self._ask(request, database, note=note))
             except BackupError as exc:  # of one database does not stop the others
                 facts = {"name": database.name, "reason": exc.message, "hint": exc.hint}
-                messages.error(request, display.sendable(_("No job for %(name)s: %(reason)s %(hint)s") % facts))
+                messages.error(request, display.worded(_("No job for %(name)s: %(reason)s %(hint)s") % facts))
         otherwise = reverse("admin:backups_app_database_changelist")
         return lead_to(request, jobs, asked_at=asked_at, otherwise=otherwise)
 
@@ -375,6 +382,6 @@ class DatabaseAdmin(DrillPages):
         try:
             job = twin or ask_prune(database, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
             return HttpResponseRedirect(page)
         return lead_to(request, [job], asked_at=asked_at, otherwise=page)

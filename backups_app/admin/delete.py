@@ -98,7 +98,7 @@ class DeletePages(BackupPages):
                 actor=Actor.of(request.user),
             )
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
         else:
             messages.success(request, _("The archive was deleted. The record stays."))
         return HttpResponseRedirect(display.page_url("backup", backup.pk))
@@ -108,5 +108,5 @@ def _obstacle(backup: Backup) -> str:
     try:
         refuse_deletion(backup, now=timezone.now())
     except BackupError as exc:
-        return display.sendable(f"{exc.message} {exc.hint}")
+        return display.refusal(exc)
     return ""

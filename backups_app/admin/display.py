@@ -11,12 +11,14 @@ from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
+from django.utils.text import Truncator
 from django.utils.timesince import timesince, timeuntil
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
 
+from ..core.errors import BackupError
 from ..models import Job
 from .links import reverse
 
@@ -24,6 +26,9 @@ DASH = "–"
 
 _TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
 """What turns the direction of the text after it, in Unicode."""
+
+_CODE = re.compile("`([^`]+)`")
+"""What is to be typed, as hints have it."""
 
 # Django's own words for spans of time, which not all of its catalogues have.
 _UNITS: dict[str, Any] = {
@@ -59,6 +64,7 @@ _LOOKS = {
     "pruning": ("busy", "…"),
     "pruned": ("idle", "–"),
     "expired": ("idle", "–"),
+    "held": ("idle", "⚑"),
     "rolled_back": ("bad", "↶"),
     "failed": ("bad", "✗"),
     # Verdicts of triage.
@@ -87,6 +93,24 @@ def sendable_document(found: Any) -> Any:
     if isinstance(found, list):
         return [sendable_document(each) for each in found]
     return sendable(found) if isinstance(found, str) else found
+
+
+def worded(text: str, *, most: int | None = None) -> SafeString:
+    """``text`` as markup: what stands between backticks, as hints have it, is shown as code. All of it is escaped.
+
+    With ``most``, only so many characters from the beginning; code that does not end there ends with them.
+    """
+    shown = sendable(text)
+    if most is not None and len(shown) > most:
+        shown = Truncator(shown).chars(most)
+        shown += "`" if shown.count("`") % 2 else ""
+    parts = enumerate(_CODE.split(shown))
+    return format_html_join("", "{}", ((format_html("<code>{}</code>", each) if n % 2 else each,) for n, each in parts))
+
+
+def refusal(exc: BackupError) -> SafeString:
+    """What is wrong, and what to do."""
+    return worded(f"{exc.message} {exc.hint}".strip())
 
 
 def look_of(value: str) -> tuple[str, str]:
@@ -123,20 +147,28 @@ def age(moment: datetime | None) -> SafeString | str:
     """How long ago, with the exact time on hover."""
     if moment is None:
         return _("never")
-    local = timezone.localtime(moment)
-    exact = date_format(local, "DATE_FORMAT") + local.strftime(", %H:%M:%S %Z")
     is_new = timezone.now() - moment < timedelta(minutes=1)
     ago = _("just now") if is_new else _("%(time)s ago") % {"time": timesince(moment, time_strings=_UNITS, depth=1)}
-    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ago)
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), _exact(moment), ago)
 
 
 def due(moment: datetime) -> SafeString:
     """How long until something that is to come, with the exact time on hover."""
-    local = timezone.localtime(moment)
-    exact = date_format(local, "DATE_FORMAT") + local.strftime(", %H:%M:%S %Z")
     is_soon = moment - timezone.now() < timedelta(minutes=1)
     ahead = _("now") if is_soon else _("in %(time)s") % {"time": timeuntil(moment, time_strings=_UNITS, depth=1)}
-    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), exact, ahead)
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), _exact(moment), ahead)
+
+
+def moment(at: datetime | None) -> SafeString | str:
+    """A time to the second and with its zone, on the clock of the reader."""
+    if at is None:
+        return DASH
+    return format_html('<time datetime="{}">{}</time>', at.isoformat(), _exact(at))
+
+
+def _exact(at: datetime) -> str:
+    local = timezone.localtime(at)
+    return date_format(local, "DATE_FORMAT") + local.strftime(", %H:%M:%S %Z")
 
 
 def duration(length: timedelta | None) -> str:
@@ -144,10 +176,14 @@ def duration(length: timedelta | None) -> str:
     if length is None:
         return DASH
     seconds = max(0, round(length.total_seconds()))
+    if not seconds and length > timedelta():
+        return _("under 1 s")
     if seconds < 60:
         return _("%(seconds)d s") % {"seconds": seconds}
     if seconds < 3600:
         return _("%(minutes)d min %(seconds)d s") % {"minutes": seconds // 60, "seconds": seconds % 60}
+    if seconds % 3600 < 60:
+        return _("%(hours)d h") % {"hours": seconds // 3600}
     return _("%(hours)d h %(minutes)d min") % {"hours": seconds // 3600, "minutes": seconds % 3600 // 60}
 
 
@@ -185,11 +221,19 @@ def rows_table(tables: dict[str, int]) -> SafeString | str:
 def facts_table(facts: dict[str, Any]) -> SafeString | str:
     """The facts of a JSON document, one per row; those without a value are left out."""
     found = [
-        (name.replace("_", " "), ", ".join(map(str, value)) if isinstance(value, list) else value)
+        (name.replace("_", " "), _fact(value))
         for name, value in sendable_document(facts).items()
         if value not in (None, "", [])
     ]
     return render_to_string("admin/backups_app/facts_table.html", {"facts": found}) if found else DASH
+
+
+def _fact(value: Any) -> Any:
+    if isinstance(value, bool):
+        return _("yes") if value else _("no")
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return worded(value) if isinstance(value, str) else value
 
 
 def checks_table(checks: Iterable[dict[str, Any]]) -> SafeString | str:

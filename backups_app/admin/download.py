@@ -67,7 +67,7 @@ class DownloadPages(BackupPages):
         try:
             require_copies(backup)
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
             return HttpResponseRedirect(display.page_url("backup", backup.pk))
         locked = _why_locked(backup)
         data = request.POST if request.method == "POST" else None
@@ -76,7 +76,7 @@ class DownloadPages(BackupPages):
             try:
                 return _sent(backup, what=form.cleaned_data["what"], actor=Actor.of(request.user))
             except BackupError as exc:
-                form.add_error(None, display.sendable(f"{exc.message} {exc.hint}"))
+                form.add_error(None, display.refusal(exc))
         context = {
             "backup": backup,
             "form": form,
@@ -94,7 +94,7 @@ class DownloadPages(BackupPages):
         try:
             context["manifest"] = display.sendable(read_manifest_text(backup))
         except BackupError as exc:
-            context["problem"] = display.sendable(f"{exc.message} {exc.hint}")
+            context["problem"] = display.refusal(exc)
         return self.deed_page(request, "manifest", _("Manifest"), context)
 
 
@@ -103,7 +103,7 @@ def _why_locked(backup: Backup) -> str:
     try:
         refuse_database(backup)
     except BackupError as exc:
-        return display.sendable(f"{exc.message} {exc.hint}")
+        return display.refusal(exc)
     return ""
 
 

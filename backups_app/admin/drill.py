@@ -80,5 +80,5 @@ def _drill(request: HttpRequest, databases: list[Database]) -> HttpResponseRedir
         try:
             jobs.append(twin or ask_drill(database, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN))
         except BackupError as exc:  # of one database does not stop the others
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
     return lead_to(request, jobs, asked_at=asked_at, otherwise=reverse(_LIST))

@@ -13,26 +13,36 @@ from django.utils.translation import gettext_lazy
 from ..models import Finding
 from . import display
 from .base import EvidenceAdmin
+from .health import CodeFilter, problem_name
 
 
 @admin.register(Finding)
 class FindingAdmin(EvidenceAdmin):
     """One line per finding; the next rescan of its destination replaces them all."""
 
-    list_display = ["code", "weight", "database_name", "destination", "object_name", "found", "said"]
-    list_filter = ["is_damage", "destination", "code"]
+    nothing_yet = gettext_lazy(
+        "There are none: the last rescan found nothing wrong, or there was none yet. “manage.py backup rescan” looks."
+    )
+    list_display = ["what", "weight", "said", "database_name", "destination", "object_name", "found"]
+    list_filter = ["is_damage", "destination", ("code", CodeFilter)]
     list_per_page = 50
+    ordering = ["-is_damage", "destination"]
     search_fields = ["code", "database_name", "about", "path", "message"]
     date_hierarchy = "found_at"
     actions = None
     fieldsets = [
-        (None, {"fields": ["weight", "code", "said", "what_to_do"]}),
+        (None, {"fields": ["weight", "what", "said", "what_to_do"]}),
         (gettext_lazy("Where"), {"fields": ["destination", "database_name", "backup_link", "object_name", "found"]}),
     ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[str]:
         """Everything."""
         return [str(name) for _title, options in self.fieldsets for name in options["fields"]]
+
+    @admin.display(description=gettext_lazy("problem"), ordering="code")
+    def what(self, finding: Finding) -> str:
+        """The code, as words."""
+        return problem_name(finding.code)
 
     @admin.display(description=gettext_lazy("weight"), ordering="is_damage")
     def weight(self, finding: Finding) -> SafeString:
@@ -55,11 +65,11 @@ class FindingAdmin(EvidenceAdmin):
         return display.age(finding.found_at)
 
     @admin.display(description=gettext_lazy("message"))
-    def said(self, finding: Finding) -> str:
+    def said(self, finding: Finding) -> SafeString:
         """What was found."""
-        return display.sendable(finding.message)
+        return display.worded(finding.message)
 
     @admin.display(description=gettext_lazy("what to do"))
-    def what_to_do(self, finding: Finding) -> str:
+    def what_to_do(self, finding: Finding) -> SafeString | str:
         """The hint."""
-        return display.sendable(finding.hint) or display.DASH
+        return display.worded(finding.hint) or display.DASH

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Model
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern
@@ -72,18 +74,50 @@ _PROBLEMS = (
 )
 
 
+class CodeFilter(admin.AllValuesFieldListFilter):
+    """The stock filter of all values, with codes as words."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = _("problem")
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        """The choices of the stock filter."""
+        for choice in super().choices(changelist):
+            is_code = choice["display"] in self.lookup_choices
+            yield {**choice, "display": problem_name(str(choice["display"]))} if is_code else choice
+
+
+class OpenFilter(admin.SimpleListFilter):
+    """Open, or over."""
+
+    title = gettext_lazy("state")
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Both."""
+        return [("open", _("open")), ("over", _("over"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[HealthProblem]) -> QuerySet[HealthProblem]:
+        """The chosen ones."""
+        return queryset.filter(resolved_at__isnull=self.value() == "open") if self.value() else queryset
+
+
 @admin.register(HealthProblem)
 class HealthProblemAdmin(EvidenceAdmin):
     """Which problems there are and were, and the page that tells the health."""
 
-    list_display = ["what", "state_badge", "database", "subject", "first_seen", "last_seen", "told_at", "resolved_at"]
-    list_filter = [("resolved_at", admin.EmptyFieldListFilter), "code"]
+    nothing_yet = gettext_lazy(
+        "None is remembered. They are noted by the clock of “backup serve”, or by “backup tick”."
+    )
+    list_display = ["what", "state_badge", "database", "subject", "since", "last_look", "told", "settled"]
+    list_filter = [OpenFilter, ("code", CodeFilter)]
     list_per_page = 50
     search_fields = ["code", "database", "subject", "message"]
     date_hierarchy = "first_seen"
     actions = None
     fieldsets = [
-        (None, {"fields": ["state_badge", "code", "database", "subject", "message", "hint"]}),
+        (None, {"fields": ["state_badge", "what", "database", "subject", "said", "what_to_do"]}),
         (gettext_lazy("Times"), {"fields": ["first_seen", "last_seen", "told_at", "resolved_at"]}),
     ]
 
@@ -100,6 +134,36 @@ class HealthProblemAdmin(EvidenceAdmin):
     def state_badge(self, problem: HealthProblem) -> SafeString:
         """Open, or over."""
         return _state_badge(problem)
+
+    @admin.display(description=gettext_lazy("message"))
+    def said(self, problem: HealthProblem) -> SafeString:
+        """What is wrong."""
+        return display.worded(problem.message)
+
+    @admin.display(description=gettext_lazy("what to do"))
+    def what_to_do(self, problem: HealthProblem) -> SafeString | str:
+        """The hint."""
+        return display.worded(problem.hint) or display.DASH
+
+    @admin.display(description=gettext_lazy("since"), ordering="first_seen")
+    def since(self, problem: HealthProblem) -> SafeString | str:
+        """How long ago it was found."""
+        return display.age(problem.first_seen)
+
+    @admin.display(description=gettext_lazy("last seen"), ordering="last_seen")
+    def last_look(self, problem: HealthProblem) -> SafeString | str:
+        """How long ago it was there still."""
+        return display.age(problem.last_seen)
+
+    @admin.display(description=gettext_lazy("told"), ordering="told_at")
+    def told(self, problem: HealthProblem) -> SafeString | str:
+        """How long ago somebody was told."""
+        return display.age(problem.told_at) if problem.told_at else display.DASH
+
+    @admin.display(description=gettext_lazy("settled"), ordering="resolved_at")
+    def settled(self, problem: HealthProblem) -> SafeString | str:
+        """How long ago it was gone."""
+        return display.age(problem.resolved_at) if problem.resolved_at else display.DASH
 
     # The page
 
@@ -119,6 +183,7 @@ class HealthProblemAdmin(EvidenceAdmin):
             "media": self.media,
             "title": _("Health"),
             "health": health,
+            "checked": display.moment(health.checked_at),
             "badge": _overall_badge(health),
             "words": _overall(health),
             "problems": [_problem(each) for each in health.problems],
@@ -126,7 +191,7 @@ class HealthProblemAdmin(EvidenceAdmin):
             "disks": [_disk(each) for each in health.disks],
             "hosts": [_host(each) for each in Host.objects.order_by("name")],
             "records": [_record(each) for each in records[:_PROBLEMS_SHOWN]],
-            "notices": [display.sendable(each) for each in health.notices],
+            "notices": [display.worded(each) for each in health.notices],
         }
         return TemplateResponse(request, "admin/backups_app/health.html", context)
 
@@ -150,8 +215,12 @@ def _overall_badge(health: Health) -> SafeString:
 
 
 def _problem(problem: Any) -> dict[str, Any]:
-    texts = ("database", "message", "hint")
-    return {"what": problem_name(problem.code), **{name: display.sendable(getattr(problem, name)) for name in texts}}
+    return {
+        "what": problem_name(problem.code),
+        "database": display.sendable(problem.database),
+        "message": display.worded(problem.message),
+        "hint": display.worded(problem.hint),
+    }
 
 
 def _database(each: DatabaseHealth) -> dict[str, Any]:
@@ -196,7 +265,7 @@ def _record(problem: HealthProblem) -> dict[str, Any]:
     return {
         "what": problem_name(problem.code),
         "about": display.sendable(about) or display.DASH,
-        "message": display.sendable(problem.message),
+        "message": display.worded(problem.message),
         "badge": _state_badge(problem),
         "since": display.age(problem.first_seen),
         "told": display.age(problem.told_at) if problem.told_at else display.DASH,

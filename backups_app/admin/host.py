@@ -28,6 +28,7 @@ _SHOWN = 50
 class HostAdmin(EvidenceAdmin):
     """One line per machine with a supervisor."""
 
+    nothing_yet = gettext_lazy("No host has reported yet. It does when “manage.py backup serve” starts there.")
     list_display = ["name", "state_badge", "seen", "databases", "problems", "waiting", "worker_restarts"]
     list_per_page = 50
     search_fields = ["name", "worker_problem"]

@@ -14,7 +14,6 @@ from django.urls import URLPattern
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_safe
@@ -35,6 +34,7 @@ _ROWS_SHOWN = 20
 class JobAdmin(EvidenceAdmin):
     """One line per piece of work; the page of an open one keeps itself up to date."""
 
+    nothing_yet = gettext_lazy("There is no job yet. Whatever is asked for or due becomes one.")
     list_display = ["state_badge", "kind", "database_name", "progress", "when", "took", "asked_by"]
     list_display_links = ["state_badge", "kind"]
     list_filter = ["state", "kind", "trigger", "database"]
@@ -132,6 +132,8 @@ class JobAdmin(EvidenceAdmin):
         page = display.page_url("job", job.pk)
         return {
             "progress": progress_of(job, now=timezone.now()),
+            "outcome": display.worded(job.outcome),
+            "hint": display.worded(job.hint),
             "progress_url": reverse("admin:backups_app_job_progress", args=[job.pk]),
             "login_url": f"{reverse('admin:login')}?next={page}",
             "may_sign_out": bool(job.restore_id and job.database and job.database.alias),
@@ -205,8 +207,7 @@ class JobAdmin(EvidenceAdmin):
         """Phase and percent while it runs, the beginning of how it ended afterwards."""
         if job.is_open:
             return " ".join(filter(None, (phase_label(job), percent_label(job)))) or display.DASH
-        outcome = display.sendable(Truncator(job.outcome).chars(80))
-        return format_html("<bdi>{}</bdi>", outcome) if outcome else display.DASH
+        return format_html("<bdi>{}</bdi>", display.worded(job.outcome, most=80)) if job.outcome else display.DASH
 
     @admin.display(description=gettext_lazy("options"))
     def options_shown(self, job: Job) -> SafeString | str:
@@ -261,7 +262,7 @@ class JobAdmin(EvidenceAdmin):
         try:
             job = cancel_job(job, actor=Actor.of(request.user))
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
             return back
         if job.state == Job.State.CANCELLED:
             messages.success(request, _("The job was cancelled before it began. Nothing was done."))

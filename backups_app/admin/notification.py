@@ -28,7 +28,8 @@ from .links import reverse
 class NotificationAdmin(EvidenceAdmin):
     """Messages on their way, arrived, or given up."""
 
-    list_display = ["when", "subject", "channel", "event", "job_link", "state_badge", "attempts", "reason"]
+    nothing_yet = gettext_lazy("Nobody was told anything yet. A test shows whether notifications arrive.")
+    list_display = ["when", "state_badge", "subject", "why", "channel", "event", "job_link", "attempts"]
     list_display_links = ["when", "subject"]
     list_filter = ["state", "channel", "event"]
     list_per_page = 50
@@ -36,7 +37,7 @@ class NotificationAdmin(EvidenceAdmin):
     date_hierarchy = "created_at"
     actions = None
     fieldsets = [
-        (None, {"fields": ["state_badge", "reason", "channel", "receiver_place", "event", "job_link"]}),
+        (None, {"fields": ["state_badge", "why", "channel", "receiver_place", "event", "job_link"]}),
         (gettext_lazy("Content"), {"fields": ["facts"]}),
         (gettext_lazy("Details"), {"fields": ["created_at", "attempts", "next_attempt", "sent_at"]}),
     ]
@@ -83,7 +84,13 @@ class NotificationAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("next attempt"), ordering="next_attempt_at")
     def next_attempt(self, notification: Notification) -> Any:
         """When it is tried next, while it waits."""
-        return notification.next_attempt_at if notification.state == Notification.State.PENDING else None
+        is_waiting = notification.state == Notification.State.PENDING
+        return display.moment(notification.next_attempt_at if is_waiting else None)
+
+    @admin.display(description=gettext_lazy("last failure"), ordering="reason")
+    def why(self, notification: Notification) -> SafeString | str:
+        """Why it did not arrive."""
+        return display.worded(notification.reason) or display.DASH
 
     @admin.display(description=gettext_lazy("content"))
     def facts(self, notification: Notification) -> SafeString | str:
@@ -110,7 +117,7 @@ class NotificationAdmin(EvidenceAdmin):
                 _report(request, send_test(actor=Actor.of(request.user), now=timezone.now()))
                 return back
         except BackupError as exc:
-            messages.warning(request, f"{exc.message} {exc.hint}")
+            messages.warning(request, display.refusal(exc))
             return back
         context = {
             **self.admin_site.each_context(request),

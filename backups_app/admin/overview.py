@@ -111,7 +111,7 @@ class OverviewAdmin(EvidenceAdmin):
                 {"row": _sendable(each), "page": pages.get(each.database)} for each in problems[:_PROBLEMS_SHOWN]
             ],
             "more": max(0, len(problems) - _PROBLEMS_SHOWN),
-            "notices": seen.health.notices,
+            "notices": [display.worded(each) for each in seen.health.notices],
             "back_up": self._back_up_url(request, seen),
         }
 
@@ -324,8 +324,8 @@ def _health_badge(health: DatabaseHealth) -> SafeString:
 def _sendable(problem: Problem) -> dict[str, str]:
     return {
         "database": display.sendable(problem.database),
-        "message": display.sendable(problem.message),
-        "hint": display.sendable(problem.hint),
+        "message": display.worded(problem.message),
+        "hint": display.worded(problem.hint),
     }
 
 

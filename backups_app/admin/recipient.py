@@ -32,6 +32,7 @@ _LONGEST_ANSWER = 200
 class RecipientAdmin(EvidenceAdmin):
     """Public keys that archives were encrypted for. Which ones are used is read from the settings only."""
 
+    nothing_yet = gettext_lazy("No key is set, so archives are not encrypted. The setting AGE_RECIPIENTS names keys.")
     list_display = ["key", "in_use", "proof", "proven_until", "first_archive"]
     list_display_links = ["key"]
     search_fields = ["public"]
@@ -55,7 +56,7 @@ class RecipientAdmin(EvidenceAdmin):
         try:
             sync_recipients(now=timezone.now())
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
         return super().changelist_view(request, extra_context)
 
     def change_view(
@@ -86,7 +87,7 @@ class RecipientAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("proven until"))
     def proven_until(self, recipient: Recipient) -> Any:
         """When it is asked for again."""
-        return proof_due_at(recipient)
+        return display.moment(proof_due_at(recipient))
 
     @admin.display(description=gettext_lazy("first archive"), ordering="first_used_at")
     def first_archive(self, recipient: Recipient) -> SafeString | str:
@@ -130,7 +131,7 @@ class RecipientAdmin(EvidenceAdmin):
                     return self._answer(request, recipient, request.POST["answer"][:_LONGEST_ANSWER])
                 challenge = make_challenge(recipient, actor=Actor.of(request.user), now=timezone.now())
             except BackupError as exc:
-                messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+                messages.error(request, display.refusal(exc))
                 return HttpResponseRedirect(request.path)
         context = {
             **self.admin_site.each_context(request),
@@ -153,7 +154,7 @@ class RecipientAdmin(EvidenceAdmin):
         try:
             kit = recovery_kit(now=timezone.now())
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
             return HttpResponseRedirect(reverse("admin:backups_app_recipient_changelist"))
         context = {
             **self.admin_site.each_context(request),

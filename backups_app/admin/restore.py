@@ -44,13 +44,22 @@ _RELOAD_AFTER_SECONDS = 3
 _JOBS_SHOWN = 5
 
 
+class TargetFilter(admin.RelatedFieldListFilter):
+    """The stock filter, under a name that goes with “by”."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = _("database")
+
+
 @admin.register(Restore)
 class RestoreAdmin(EvidenceAdmin):
     """Who asked for what, who approved it, and how it ended."""
 
+    nothing_yet = gettext_lazy("Nobody has asked for a restore. It is asked for on the page of a backup.")
     list_display = ["when", "state_badge", "database", "requested_by_name", "short_reason"]
     list_display_links = ["when"]
-    list_filter = ["state", "database"]
+    list_filter = ["state", ("database", TargetFilter)]
     list_select_related = ["database"]
     list_per_page = 50
     search_fields = ["id", "backup__id", "database__name", "reason", "requested_by_name", "approved_by_name"]
@@ -169,10 +178,10 @@ class RestoreAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("explanation"))
     def explanation(self, restore: Restore) -> SafeString | str:
         """What the state means, in words."""
-        undo = undo_of(restore)
+        words, undo = display.worded(in_words(restore)), undo_of(restore)
         if undo is not None:
-            return format_html("{} {}: {}", in_words(restore), _("Its undo"), display.linked("restore", undo.pk))
-        return format_html("{}<br>{}", in_words(restore), restore.hint) if restore.hint else in_words(restore)
+            return format_html("{} {}: {}", words, _("Its undo"), display.linked("restore", undo.pk))
+        return format_html("{}<br>{}", words, display.worded(restore.hint)) if restore.hint else words
 
     @admin.display(description=gettext_lazy("people"))
     def people(self, restore: Restore) -> SafeString:
@@ -271,7 +280,7 @@ class RestoreAdmin(EvidenceAdmin):
         try:
             reject_restore(restore, reason=form.cleaned_data["reason"], actor=Actor.of(request.user))
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
         else:
             messages.success(request, _("The request is closed. Nothing was changed."))
         return HttpResponseRedirect(display.page_url("restore", restore.pk))
@@ -308,7 +317,7 @@ class RestoreAdmin(EvidenceAdmin):
             except BackupError as exc:
                 job = _under_way(restore, verb)  # the same form was sent twice at the same moment
                 if job is None:
-                    messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+                    messages.error(request, display.refusal(exc))
                     return HttpResponseRedirect(display.page_url("restore", decided.pk))
         return lead_to(request, [job], asked_at=asked_at, otherwise=display.page_url("restore", decided.pk))
 
@@ -327,6 +336,7 @@ class RestoreAdmin(EvidenceAdmin):
             "job": open_job(restore) if request.user.has_perm("backups_app.view_job") else None,
             "runs_at_once": verb == "undo" and runs_at_once(restore, actor=Actor.of(request.user)),
             "requested": display.age(restore.requested_at),
+            "expires": display.moment(restore.expires_at),
             "preview": preview_html(restore),
         }
         return TemplateResponse(request, "admin/backups_app/confirm_restore.html", context)
@@ -362,7 +372,10 @@ def preview_html(restore: Restore) -> SafeString | str:
     preview = display.sendable_document(restore.preview)
     if not preview:
         return display.DASH
-    blockers = [{**each, "override": restore.overrides.get(each["code"], "")} for each in preview["blockers"]]
+    blockers = [
+        {**each, "message": display.worded(each["message"]), "override": restore.overrides.get(each["code"], "")}
+        for each in preview["blockers"]
+    ]
     context = {
         "preview": preview,
         "changed": [each for each in preview["tables"] if each["now"] != each["after"]],

@@ -60,7 +60,7 @@ def simulation(database: Database, *, now: datetime, rules: Mapping[str, int | N
     try:
         judged = simulate_prune(database, now=now, rules=rules)
     except BackupError as exc:
-        return {"refusal": display.sendable(f"{exc.message} {exc.hint}"), "is_policy_set": policy.is_set}
+        return {"refusal": display.refusal(exc), "is_policy_set": policy.is_set}
     deleted = [each for each in judged if not each.decision.is_kept]
     return {
         "is_policy_set": policy.is_set,

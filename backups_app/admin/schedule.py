@@ -79,7 +79,7 @@ class ScheduleForm(ModelForm):
 
 
 def _refusal(exc: BackupError) -> forms.ValidationError:
-    return forms.ValidationError(display.sendable(f"{exc.message} {exc.hint}"))
+    return forms.ValidationError(display.refusal(exc))
 
 
 @admin.register(Schedule)
@@ -87,6 +87,7 @@ class ScheduleAdmin(CatalogAdmin):
     """One line per database and kind of work: when it is due, in words, and the next times."""
 
     form = ScheduleForm
+    nothing_yet = gettext_lazy("There is no schedule yet. Add one, and backups are made without anybody asking.")
     list_display = ["database", "kind", "state", "expression", "coming", "last_run", "time_zone"]
     list_filter = ["is_enabled", "kind", "database"]
     list_select_related = ["database"]
@@ -132,7 +133,7 @@ class ScheduleAdmin(CatalogAdmin):
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
             return HttpResponseRedirect(reverse("admin:backups_app_schedule_changelist"))
 
     def save_model(self, request: HttpRequest, obj: Schedule, form: Any, change: bool) -> None:
@@ -218,6 +219,7 @@ class ScheduleAdmin(CatalogAdmin):
 class ScheduledRunAdmin(EvidenceAdmin):
     """Each due time that was fired."""
 
+    nothing_yet = gettext_lazy("No schedule has come due yet.")
     list_display = ["due", "database", "kind", "fired", "late", "missed", "job_link"]
     list_display_links = ["due"]
     list_filter = ["is_late", "schedule__kind", "schedule__database"]

@@ -66,7 +66,7 @@ class StartForm(forms.Form):
             try:
                 allowed_path(each)
             except BackupError as exc:
-                raise forms.ValidationError(display.sendable(f"{exc.message} {exc.hint}")) from exc
+                raise forms.ValidationError(display.refusal(exc)) from exc
         return given
 
 
@@ -93,6 +93,7 @@ class ImportForm(forms.Form):
 class TriageRunAdmin(UploadPages):
     """What was judged, with the sums; the way to import and to delete."""
 
+    nothing_yet = gettext_lazy("Nothing was judged yet. Upload an archive, or have folders judged.")
     list_display = ["when", "state_badge", "places", "files_judged", "good", "reclaimable", "asked_by"]
     list_display_links = ["when"]
     list_filter = ["job__state"]
@@ -307,16 +308,17 @@ class TriageRunAdmin(UploadPages):
 class TriageFileAdmin(EvidenceAdmin):
     """One line per file or member of a ZIP, with its verdict and why."""
 
+    nothing_yet = gettext_lazy("No file was judged yet.")
     list_display = [
         "file",
-        "format",
         "verdict_badge",
-        "tables_counted",
+        "why",
         "rows_counted",
         "newest",
         "size",
         "done",
-        "why",
+        "format",
+        "tables_counted",
     ]
     list_display_links = ["file"]
     list_filter = ["verdict", "is_useless", "is_importable", "run"]
@@ -377,9 +379,9 @@ class TriageFileAdmin(EvidenceAdmin):
         return display.size(row.size_bytes)
 
     @admin.display(description=gettext_lazy("reason"))
-    def why(self, row: TriageFile) -> SafeString:
+    def why(self, row: TriageFile) -> SafeString | str:
         """Why it got this verdict."""
-        return format_html("<bdi>{}</bdi>", display.sendable(row.reason))
+        return format_html("<bdi>{}</bdi>", display.worded(row.reason)) if row.reason else display.DASH
 
     @admin.display(description=gettext_lazy("imported or deleted"))
     def done(self, row: TriageFile) -> SafeString | str:
@@ -393,7 +395,7 @@ class TriageFileAdmin(EvidenceAdmin):
     @admin.display(description=gettext_lazy("outcome"))
     def outcome_shown(self, row: TriageFile) -> SafeString | str:
         """Why it was not done."""
-        return format_html("<bdi>{}</bdi>", display.sendable(row.outcome)) if row.outcome else display.DASH
+        return format_html("<bdi>{}</bdi>", display.worded(row.outcome)) if row.outcome else display.DASH
 
     @admin.display(description=gettext_lazy("triage"))
     def run_link(self, row: TriageFile) -> SafeString:
@@ -460,6 +462,6 @@ def _asked(request: HttpRequest, ask: Callable[[], Job], *, wanted: dict[str, st
         try:
             job = ask()
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
             return HttpResponseRedirect(otherwise)
     return lead_to(request, [job], asked_at=asked_at, otherwise=otherwise)

@@ -201,7 +201,7 @@ class UploadPages(EvidenceAdmin):
         try:
             remove_upload(run, actor=Actor.of(request.user), why="it is not wanted")
         except BackupError as exc:
-            messages.error(request, display.sendable(f"{exc.message} {exc.hint}"))
+            messages.error(request, display.refusal(exc))
         else:
             messages.success(request, _("The uploaded file was removed. The verdict stays."))
         return HttpResponseRedirect(page)

@@ -27,7 +27,8 @@ from .links import reverse
 class VerificationAdmin(EvidenceAdmin):
     """Who looked at what, when, and what was found."""
 
-    list_display = ["when", "database", "backup_link", "destination", "level", "verdict_badge", "reason"]
+    nothing_yet = gettext_lazy("Nothing was verified yet. Each backup is verified when it is made.")
+    list_display = ["when", "verdict_badge", "level", "database", "backup_link", "destination", "why"]
     list_display_links = ["when"]
     list_filter = ["verdict", "level", "destination", "backup__database"]
     list_per_page = 50
@@ -35,7 +36,7 @@ class VerificationAdmin(EvidenceAdmin):
     date_hierarchy = "finished_at"
     actions = None
     fieldsets = [
-        (None, {"fields": ["verdict_badge", "reason", "hint", "database", "backup_link", "destination", "level"]}),
+        (None, {"fields": ["verdict_badge", "why", "what_to_do", "database", "backup_link", "destination", "level"]}),
         (gettext_lazy("Checks"), {"fields": ["evidence"]}),
         (
             gettext_lazy("Details"),
@@ -45,8 +46,8 @@ class VerificationAdmin(EvidenceAdmin):
                     "finished_at",
                     "requested_by_name",
                     "job_link",
-                    "recovery_seconds",
-                    "data_age_seconds",
+                    "recovery_time",
+                    "data_age",
                 ]
             },
         ),
@@ -88,6 +89,26 @@ class VerificationAdmin(EvidenceAdmin):
         """The verdict."""
         return display.badge(verification.verdict, verification.get_verdict_display())
 
+    @admin.display(description=gettext_lazy("reason"), ordering="reason")
+    def why(self, verification: Verification) -> SafeString | str:
+        """Why it did not pass."""
+        return display.worded(verification.reason) or display.DASH
+
+    @admin.display(description=gettext_lazy("what to do"))
+    def what_to_do(self, verification: Verification) -> SafeString | str:
+        """The hint."""
+        return display.worded(verification.hint) or display.DASH
+
+    @admin.display(description=gettext_lazy("recovery time"))
+    def recovery_time(self, verification: Verification) -> str:
+        """From the start of a drill to a usable database file."""
+        return _seconds(verification.recovery_seconds)
+
+    @admin.display(description=gettext_lazy("age of the data"))
+    def data_age(self, verification: Verification) -> str:
+        """How old the data was when the drill started."""
+        return display.duration(_length(verification.data_age_seconds))
+
     @admin.display(description=gettext_lazy("checks"))
     def evidence(self, verification: Verification) -> SafeString | str:
         """Each check with its evidence."""
@@ -128,7 +149,7 @@ class VerificationAdmin(EvidenceAdmin):
             "title": _("Restore drill of %(name)s") % {"name": drill.backup.database.name},
             "drill": drill,
             "facts": _facts(drill),
-            "reason": display.sendable(f"{drill.reason} {drill.hint}".strip()),
+            "reason": display.worded(f"{drill.reason} {drill.hint}".strip()),
             "checks": display.checks_table(drill.checks),
             "tables": display.rows_table(drill.backup.tables),
         }
@@ -173,7 +194,7 @@ def _length(seconds: float | None) -> timedelta | None:
 
 
 def _seconds(seconds: float | None) -> str:
-    """Short times to the tenth of a second: most drills take less than a minute."""
-    if seconds is None or seconds >= 60:
+    """Short times to the tenth of a second, the shortest to the hundredth: most drills take less than a minute."""
+    if seconds is None or seconds >= 60 or 0 < seconds < 0.005:
         return display.duration(_length(seconds))
-    return _("%(seconds)s s") % {"seconds": number_format(seconds, decimal_pos=1)}
+    return _("%(seconds)s s") % {"seconds": number_format(seconds, decimal_pos=1 if seconds >= 1 else 2)}

@@ -17,7 +17,7 @@ _MAX_LINE_CHARACTERS = 500
 
 
 class JobLog:
-    """Lines with the time before them; the oldest fall out when there are many."""
+    """Lines with the time (UTC) before them; the oldest fall out when there are many."""
 
     def __init__(self, text: str = "") -> None:
         self._lines: deque[str] = deque(text.splitlines(), maxlen=_MAX_LINES)
@@ -28,7 +28,7 @@ class JobLog:
         shown = redacted(message).encode("utf-8", "backslashreplace").decode()
         shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in shown)
         with self._lock:
-            self._lines.append(f"{timezone.now():%Y-%m-%d %H:%M:%S} {shown[:_MAX_LINE_CHARACTERS]}")
+            self._lines.append(f"{timezone.now():%Y-%m-%d %H:%M:%SZ} {shown[:_MAX_LINE_CHARACTERS]}")
 
     def text(self) -> str:
         """All lines."""

@@ -36,4 +36,4 @@ class AuditEvent(models.Model):
         indexes: ClassVar = [models.Index(fields=["action", "-at"], name="audit_by_action")]
 
     def __str__(self) -> str:
-        return shown(f"{self.at:%Y-%m-%d %H:%M:%S} {self.actor_name}: {self.action} {self.subject}")
+        return shown(f"{self.at:%Y-%m-%d %H:%M:%S} UTC {self.actor_name}: {self.action} {self.subject}")

@@ -223,7 +223,7 @@ class Backup(models.Model):
         ]
 
     def __str__(self) -> str:
-        return shown(f"{self.database_id and self.database.name} {self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})")
+        return shown(f"{self.database_id and self.database.name} {self.created_at:%Y-%m-%d %H:%M:%S} UTC ({self.id})")
 
     @property
     def tables(self) -> dict[str, int]:

@@ -31,4 +31,4 @@ class Finding(models.Model):
         default_permissions: ClassVar = ("view",)
 
     def __str__(self) -> str:
-        return shown(f"{self.code} {self.path}")
+        return shown(f"{self.code.replace('_', ' ')} {self.path}".strip())

@@ -94,4 +94,4 @@ class ScheduledRun(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.schedule}: {self.due_at:%Y-%m-%d %H:%M}"
+        return f"{self.schedule}: {self.due_at:%Y-%m-%d %H:%M} UTC"

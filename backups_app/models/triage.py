@@ -54,7 +54,7 @@ class TriageRun(models.Model):
         indexes: ClassVar = [models.Index(fields=["-created_at"], name="triage_by_time")]
 
     def __str__(self) -> str:
-        return f"{self.created_at:%Y-%m-%d %H:%M:%S} ({self.id})"
+        return f"{self.created_at:%Y-%m-%d %H:%M:%S} UTC ({self.id})"
 
     @property
     def is_upload(self) -> bool:

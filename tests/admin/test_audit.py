@@ -17,7 +17,7 @@ def test_the_list_shows_who_did_what_and_how_it_ended(superuser: Person, backup:
     page = page_of(superuser.get(LIST))
     cells = page.cells()
     row = cells.index("create")
-    assert cells[row - 1 : row + 4] == ["anna", "create", "✓ done", "shop", backup.pk]
+    assert cells[row - 1 : row + 4] == ["✓ done", "create", "anna", "shop", backup.pk]
 
 
 @pytest.mark.parametrize(("outcome", "badge"), [("done", "✓ done"), ("failed", "✗ failed"), ("refused", "! refused")])

@@ -144,12 +144,13 @@ def test_half_a_character_in_evidence_can_be_sent_to_a_browser():
     ("seconds", "words"),
     [
         (-5, "0 s"),
-        (0.4, "0 s"),
+        (0, "0 s"),
+        (0.4, "under 1 s"),
         (59.4, "59 s"),
         (59.6, "1 min 0 s"),
         (200, "3 min 20 s"),
         (7500, "2 h 5 min"),
-        (360000, "100 h 0 min"),
+        (360000, "100 h"),
     ],
 )
 def test_a_duration_is_told_in_the_two_units_that_matter(seconds: float, words: str):
@@ -158,3 +159,31 @@ def test_a_duration_is_told_in_the_two_units_that_matter(seconds: float, words: 
 
 def test_no_duration_is_a_dash():
     assert display.duration(None) == "–"
+
+
+def test_what_stands_between_backticks_is_code():
+    shown = display.worded("Run `backup create`, then `backup list`.")
+    assert shown == "Run <code>backup create</code>, then <code>backup list</code>."
+
+
+def test_code_that_is_cut_stays_code():
+    assert display.worded("Run `backup create shop` again.", most=17) == "Run <code>backup crea…</code>"
+    assert display.worded("Run `backup`.", most=80) == "Run <code>backup</code>."
+
+
+def test_words_with_code_are_inert():
+    shown = display.worded("Run `<script>` on <b>\u202e` and \udcff.")
+    assert shown == "Run <code>&lt;script&gt;</code> on &lt;b&gt;\\u202e` and \\udcff."
+
+
+def test_a_moment_tells_its_zone_and_no_moment_is_a_dash():
+    with timezone.override("Europe/Athens"):
+        (shown,) = parsed(display.moment(datetime(2024, 7, 6, 22, 0, 0, tzinfo=UTC))).all("time")
+    assert shown.text == "July 7, 2024, 01:00:00 EEST"
+    assert display.moment(None) == "–"
+
+
+def test_the_facts_of_a_document_are_words():
+    table = parsed(display.facts_table({"is_ok": False, "was_ok": True, "names": ["a", "b"], "gone": None}))
+    assert [each.text for each in table.all("th")] == ["is ok", "was ok", "names"]
+    assert [each.text.strip() for each in table.all("td")] == ["no", "yes", "a, b"]

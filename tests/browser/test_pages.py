@@ -227,6 +227,29 @@ def test_every_page_fits_a_phone(chromium: Browser, desk: Desk):
     assert too_wide == {}
 
 
+# A table that has to be scrolled sideways hides what it says last.
+_CUT_OFF = (
+    "() => [...document.querySelectorAll('#changelist .results')].some(each => each.scrollWidth > each.clientWidth + 1)"
+)
+
+
+def test_every_list_fits_a_window(chromium: Browser, desk: Desk):
+    lists = {name: address for name, address in desk.pages.items() if re.fullmatch(r"/admin/\w+/\w+/", address)}
+    assert len(lists) > 14
+    with person(chromium, desk.base, "ben") as ben:
+        cut_off = [name for name, address in lists.items() if ben.open(address).evaluate(_CUT_OFF)]
+    assert cut_off == []
+
+
+def test_no_deed_lies_over_a_long_title(chromium: Browser, desk: Desk):
+    with person(chromium, desk.base, "ben") as ben:
+        page = ben.open(f"/admin/backups_app/backup/{desk.ids['free']}/change/")
+        title, deeds = page.locator("#content > h2").bounding_box(), page.locator(".object-tools").bounding_box()
+    assert title is not None
+    assert deeds is not None
+    assert title["y"] + title["height"] <= deeds["y"]
+
+
 def test_a_backup_is_asked_for_and_cancelled_by_keys_alone(chromium: Browser, desk: Desk):
     with person(chromium, desk.base, "ben") as ben:
         ben.open(desk.pages["databases"])

@@ -13,11 +13,11 @@ def said(log: JobLog) -> list[str]:
     return [line.split(" ", 2)[2] for line in log.text().splitlines()]
 
 
-def test_lines_carry_their_time():
+def test_lines_carry_their_time_and_its_zone():
     log = JobLog()
     log.add("copy")
     date, clock, text = log.text().split(" ")
-    assert (len(date), len(clock), text) == (10, 8, "copy")
+    assert (len(date), len(clock), clock[-1], text) == (10, 9, "Z", "copy")
 
 
 def test_an_earlier_attempt_stays_readable():

@@ -57,11 +57,12 @@ def _of_place(database: str, destination: str, states: dict[str, tuple[int, str]
         )
     missing = [states[state] for state in (*Copy.WAITING_STATES, Copy.State.REFUSED) if state in states]
     if missing:
+        count = sum(each for each, _reason in missing)
         yield Problem(
             code="copies_missing",
             database=database,
             subject=destination,
-            message=f"{sum(count for count, _reason in missing)} verified backups are not at {destination}: "
+            message=f"{count} verified {'backup is' if count == 1 else 'backups are'} not at {destination}: "
             f"{missing[-1][1]}",
             hint="Copies that wait are stored when the destination takes them; `manage.py backup verify --due` tries "
             "at once. See docs/destinations.md.",

@@ -199,9 +199,14 @@ def _judge(run: TriageRun, claim: Claim) -> Ending:
     sums = totals.as_dict()
     good = sums["verdicts"]["holds data"]["files"]
     return Ending.succeeded(
-        f"{sums['files']:,} files were judged: {good:,} hold data, {sums['reclaimable_files']:,} are useless "
+        f"{_counted(sums['files'], 'file was', 'files were')} judged: {_counted(good, 'holds', 'hold')} data, "
+        f"{_counted(sums['reclaimable_files'], 'is', 'are')} useless "
         f"({sums['reclaimable_bytes']:,} bytes can be reclaimed)."
     )
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def _batches(found: Iterator[Judged]) -> Iterator[list[Judged]]:

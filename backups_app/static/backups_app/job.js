@@ -31,11 +31,26 @@
     }
   }
 
+  // What is to be typed stands between backticks.
+  function setWords(element, text) {
+    const parts = text.split(/`([^`]+)`/);
+    if (element.textContent === parts.join("")) {
+      return;
+    }
+    element.replaceChildren(...parts.map((part, index) => (index % 2 ? codeOf(part) : part)));
+  }
+
+  function codeOf(text) {
+    const code = document.createElement("code");
+    code.textContent = text;
+    return code;
+  }
+
   function show(job) {
     for (const element of panel.querySelectorAll("[data-job-text]")) {
       const value = job[element.dataset.jobText];
       const text = value === null || value === undefined ? "" : String(value);
-      setText(element, text);
+      (element.hasAttribute("data-job-words") ? setWords : setText)(element, text);
       const whole = element.tagName === "DD" ? element.parentElement : element;
       whole.hidden = text === "";
     }

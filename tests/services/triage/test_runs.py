@@ -82,7 +82,7 @@ def test_a_job_judges_every_file_and_keeps_a_row_of_each(old: Path):
     assert run.totals is not None
     assert (run.totals["files"], run.totals["reclaimable_files"]) == (6, 2)
     assert run.finished_at is not None
-    assert "6 files were judged: 1 hold data, 2 are useless" in run.job.outcome
+    assert "6 files were judged: 1 holds data, 2 are useless" in run.job.outcome
 
 
 def test_the_progress_of_a_job_is_in_bytes_of_all_files(old: Path, monkeypatch: pytest.MonkeyPatch):
