@@ -26,7 +26,7 @@ ENGINE = "engine"
 MODULES = ("pages", "space")
 """Further sections: modules of this package that print theirs as Markdown on stdout."""
 
-_SECTION_SECONDS = 3600
+_SECTION_SECONDS = 7200
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
