@@ -1,6 +1,6 @@
 """Many hourly backups of one database that changes a little: what they take, beside restic, in one run.
 
-Ours is the real service with deltas (and, asked for, with full archives on an equal database); restic gets a
+Ours is the real service, with full archives and with deltas, on two equal databases; restic gets a
 ``sqlite3 .backup``. Each hour is the work of :mod:`.churn`. At the end every kept backup of ours is
 restored and compared with what the database was, one of them by the stock tools' script of ``docs/space.md``.
 """
@@ -62,7 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--churn", type=float, default=0.5, help="percent of the rows touched each hour (0.5)")
     parser.add_argument("--chain", type=int, default=100, help="DELTA_CHAIN (100)")
     parser.add_argument(
-        "--with-full", action="store_true", help="full archives as well, which take half the database's size each"
+        "--without-full", action="store_true", help="leave out the full archives, which take the most of the disk"
     )
     parser.add_argument("--work", type=Path, help="folder to work in (the system's)")
     return parser.parse_args()
@@ -82,7 +82,7 @@ class _Run:
         settings.BACKUPS = {**settings.BACKUPS, "ROOTS": [work]}
         self.lives = {"delta": work / "delta.db"}
         sample.build(self.lives["delta"], megabytes=arguments.megabytes)
-        if arguments.with_full:
+        if not arguments.without_full:
             self.lives = {"full": work / "full.db", **self.lives}
             shutil.copyfile(self.lives["delta"], self.lives["full"])
         self.databases = {name: add_database(name, path, actor=self.actor) for name, path in self.lives.items()}
