@@ -107,7 +107,15 @@ def test_a_wrong_use_is_one_document_where_that_was_asked_for(console: Console, 
 
 @pytest.mark.parametrize(
     ("rest", "code"),
-    [(">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0), ("2>/dev/full", 0), (">/dev/full", 1), ("| true", 1)],
+    [
+        (">&-", 0),
+        ("2>&-", 0),
+        ("<&- >&- 2>&-", 0),
+        ("2>/dev/full", 0),
+        (">/dev/full", 1),
+        (">/dev/full 2>/dev/full", 1),
+        ("| true", 1),
+    ],
 )
 @pytest.mark.parametrize("is_json", [False, True])
 def test_streams_that_take_nothing_are_no_traceback(console: Console, rest: str, code: int, is_json: bool):

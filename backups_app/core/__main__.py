@@ -12,7 +12,6 @@ import io
 import json
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from .archive import Keys
@@ -23,7 +22,7 @@ from .progress import Watch
 from .terminal import (
     ask_passphrase,
     cancel_on_signal,
-    discard_stdout,
+    discard,
     open_closed_streams,
     printable,
     progress_bar,
@@ -69,10 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _report(exc: BackupError) -> int:
-    with suppress(OSError):
+    try:
         print(f"Error: {printable(exc.message)}", file=sys.stderr)
         if exc.hint:
             print(f"Hint: {printable(exc.hint)}", file=sys.stderr)
+    except OSError:
+        discard(sys.stderr)
     return exc.exit_code
 
 
@@ -170,10 +171,10 @@ def run() -> int:
     except KeyboardInterrupt:
         return _report(CancelledError("It was stopped.", "Nothing was published; start it again when you like."))
     except BrokenPipeError:  # the reader has seen enough
-        discard_stdout()
+        discard(sys.stdout)
         return BackupError.exit_code
     except OSError as exc:
-        discard_stdout()
+        discard(sys.stdout)
         return _report(from_os(exc, doing="printing the result"))
     return code
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -114,11 +115,14 @@ def open_closed_streams() -> None:
     sys.stderr = sys.stderr or nowhere.open("w")
 
 
-def discard_stdout() -> None:
-    """Lead stdout to nowhere, with what could not be written to it: its reader has left, or its disk is full."""
+def discard(stream: TextIO) -> None:
+    """Lead a stream to nowhere, with what could not be written to it: its reader has left, or its disk is full.
+
+    Else Python tries once more when it ends, and exits with 120 in place of the code of the work.
+    """
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 

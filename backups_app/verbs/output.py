@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TextIO
 
@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..core.errors import BackupError, from_os
-from ..core.terminal import printable
+from ..core.terminal import discard, printable
 
 _PLAIN_WIDTH = 200
 
@@ -42,8 +42,10 @@ class Output:
 
     def note(self, text: str) -> None:
         """Say something on stderr; where nothing can be written there, the work goes on."""
-        with suppress(OSError):
+        try:
             self._write(self._stderr, text)
+        except OSError:
+            discard(self._stderr)
 
     def line(self, text: str = "") -> None:
         """Print a line for people; nothing with ``--json``."""

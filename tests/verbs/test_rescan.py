@@ -82,7 +82,7 @@ def test_a_fresh_machine_gets_its_backups_back(console: Console, site: Path, tmp
     assert (document["registered"], document["findings"], document["databases_added"]) == (2, [], [])
     listed = other.ok("list", "--json").document["backups"]
     for old, new in zip(reversed(made), listed, strict=True):
-        assert {**new, "remarks": []} == {**old, "requested_by": "", "verified_at": new["verified_at"]} | {
+        assert {**new, "remarks": []} == {**old, "requested_by": None, "verified_at": new["verified_at"]} | {
             "finished_at": new["finished_at"],
             "remarks": [],
         }

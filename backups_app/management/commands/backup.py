@@ -16,7 +16,7 @@ from django.db import Error as DatabaseError
 from ... import __version__
 from ...checks import TAG
 from ...core.errors import BackupError, CancelledError, InputError
-from ...core.terminal import discard_stdout, interrupt_on_signal, open_closed_streams
+from ...core.terminal import discard, interrupt_on_signal, open_closed_streams
 from ...services.catalog import catalog_error, require_catalog
 from ...verbs import (
     add_database,
@@ -162,7 +162,7 @@ class Command(BaseCommand):
             if options["traceback"]:
                 raise
             if isinstance(exc, BrokenPipeError):  # the reader has seen enough
-                discard_stdout()
+                discard(sys.stdout)
                 return 1
             code = output.error(BackupError(f"{type(exc).__name__}: {exc}", "Run it with --traceback to see where."))
         self._end(output)
@@ -175,7 +175,7 @@ class Command(BaseCommand):
             output.document({})
             output.flush()
         except (BackupError, OSError):
-            discard_stdout()
+            discard(sys.stdout)
 
 
 def _run_verb(verb: ModuleType, options: dict[str, Any], output: Output) -> int:
