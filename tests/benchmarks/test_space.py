@@ -18,7 +18,7 @@ needs_tools = pytest.mark.skipif(
 
 
 @needs_tools
-@pytest.mark.parametrize("less", [(), ("--without-full",)])
+@pytest.mark.parametrize("less", [(), ("--without-full", "--restore-every=2")])
 def test_a_few_hours_are_stored_restored_and_compared(tmp_path: Path, less: tuple[str, ...]):
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.space", "--backups=3", "--megabytes=1", f"--work={tmp_path}", *less],
@@ -36,5 +36,7 @@ def test_a_few_hours_are_stored_restored_and_compared(tmp_path: Path, less: tupl
         "ours, DELTA_CHAIN 100",
         "sqlite3 .backup + restic backup",
     ]
+    assert "restored 3 of delta" in done.stderr
+    assert ("restored 1 of delta" in done.stderr) == (not less)
     assert "The last one by stock tools" in done.stderr
     assert list(tmp_path.iterdir()) == []
