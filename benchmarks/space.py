@@ -206,7 +206,7 @@ def _report(found: list[Contender], arguments: argparse.Namespace) -> None:
     print(f"Made by `{shlex.join(['python', '-m', 'benchmarks.space', *sys.argv[1:]])}`")
     print(f"{count} hourly backups of {arguments.megabytes} MiB, {arguments.churn:g} % of the rows touched each hour;")
     step = arguments.restore_every
-    print(f"{'every one' if step == 1 else f'each {step}th and the last'} of ours restored and compared.")
+    print(f"{'every one' if step == 1 else f'one in {step} and the last'} of ours restored and compared.")
     print()
     print("| | stored | of restic's | all backups | of restic's | restore of the last |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
