@@ -116,8 +116,8 @@ class _Run:
             digest = self._back_up_with_restic()
             for name in self.lives:
                 self._back_up(name, digest)
-            print(f"\r{hour + 1} of {self.arguments.backups}", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
+            _show(f"{hour + 1} of {self.arguments.backups}")
+        _show("\n")
         self._restore_all()
         return list(self.contenders.values())
 
@@ -159,6 +159,7 @@ class _Run:
 
         target = self.work / "restored.db"
         for name, backups in self.truth.items():
+            restored = 0
             for number, (backup, digest) in enumerate(backups, start=1):
                 if number % self.arguments.restore_every and number < len(backups):
                     continue
@@ -166,8 +167,10 @@ class _Run:
                 extract_backup(Backup.objects.get(pk=backup), target, actor=self.actor)
                 self.contenders[name].restore_seconds = time.perf_counter() - started
                 _require_same(target, digest, f"backup {number} ({name})")
-                print(f"\rrestored {number} of {name}", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
+                restored += 1
+                _show(f"restored {number} of {name}")
+            _show("\n")
+            print(f"Restored and compared: {restored} of {name}", file=sys.stderr)
         self._restore_with_stock_tools(target)
         started = time.perf_counter()
         self._restic("restore", "latest", "--target", str(self.work / "from-restic"))
@@ -184,6 +187,12 @@ class _Run:
         subprocess.run(command, check=True, cwd=self.work / "home" / "archives")
         print(f"The last one by stock tools: {time.perf_counter() - started:.1f} s", file=sys.stderr)
         _require_same(target, digest, "what the stock tools gave")
+
+
+def _show(text: str) -> None:
+    """How far it is, on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r{text}", end="", file=sys.stderr, flush=True)
 
 
 def _digest_of(path: Path) -> str:
