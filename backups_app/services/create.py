@@ -32,7 +32,7 @@ from .media import media_folders
 from .names import archive_name
 from .outcome import record_failure
 from .previous import Owner, longest_chain, owner_for
-from .publish import Terms, store_created, store_shared
+from .publish import Terms, archive_name_of, store_created, store_shared
 from .storing import plan_places
 from .verify import verify_copy
 
@@ -132,12 +132,7 @@ def record_run(backup: Backup, work: Callable[[Path, list[Recipient]], None], *,
             # Before the row: its name says whether the archive is encrypted. Keys that cannot be
             # used must end the backup, never make a plain one.
             recipients = sync_recipients(now=timezone.now())
-            backup.archive_name = archive_name(
-                backup.database.name,
-                created_at=backup.created_at,
-                backup_id=backup.pk,
-                is_encrypted=bool(recipients),
-            )
+            backup.archive_name = archive_name_of(backup, is_encrypted=bool(recipients))
             with translated("preparing the scratch folder"):
                 folder = stack.enter_context(scratch_folder(conf.scratch_folder(), backup.pk))
         except BackupError as exc:
@@ -248,12 +243,7 @@ _ALONE = "alone"
 
 def _make_alone(backup: Backup, source: Path, folder: Path, *, options: CreateOptions, watch: Watch) -> CreatedArchive:
     """A new snapshot in a full archive, after an attempt that left nothing but its name on the row."""
-    backup.archive_name = archive_name(
-        backup.database.name,
-        created_at=backup.created_at,
-        backup_id=backup.pk,
-        is_encrypted=bool(options.recipients),
-    )
+    backup.archive_name = archive_name_of(backup, is_encrypted=bool(options.recipients))
     backup.save(update_fields=["archive_name"])
     alone = folder / _ALONE
     alone.mkdir(mode=0o700)

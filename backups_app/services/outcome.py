@@ -55,6 +55,13 @@ def record_outcome(
     actor: Actor,
     remark: str = "",
 ) -> None:
+    """Record a backup that is stored: ``verified``, or ``failed`` evidence when a check of its content failed.
+
+    Row, copies, verdicts and audit line are one transaction.
+
+    Raises:
+        VerificationError: what it shares or builds on was given up meanwhile. Nothing was recorded.
+    """
     snapshot, now = made.snapshot, timezone.now()
     reason = reason_of(made.checks)
     backup.taken_at = snapshot.taken_at
@@ -151,6 +158,7 @@ def _missing_at(attempts: Sequence[Attempt]) -> list[str]:
 
 
 def record_failure(backup: Backup, exc: BackupError, *, actor: Actor) -> None:
+    """Record a backup that came to nothing: ``failed``, or ``cancelled``, with why and what to do."""
     is_cancelled = isinstance(exc, CancelledError)
     backup.state = Backup.State.CANCELLED if is_cancelled else Backup.State.FAILED
     backup.finished_at = timezone.now()

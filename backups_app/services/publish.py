@@ -44,11 +44,18 @@ class Terms:
     remark: str = ""
 
 
-def store_created(
-    backup: Backup,
-    created: CreatedArchive,
-    terms: Terms,
-) -> None:
+def archive_name_of(backup: Backup, *, is_encrypted: bool, is_delta: bool = False) -> str:
+    """The name of the archive of a backup, once it is known what kind it is."""
+    return archive_name(
+        backup.database.name,
+        created_at=backup.created_at,
+        backup_id=backup.pk,
+        is_encrypted=is_encrypted,
+        is_delta=is_delta,
+    )
+
+
+def store_created(backup: Backup, created: CreatedArchive, terms: Terms) -> None:
     """Store an archive just made with its signed manifest, prove what is stored, and record the outcome.
 
     It is sealed once and stored at each of its places; one proven copy is enough. For the owner of
@@ -60,13 +67,7 @@ def store_created(
     """
     archive = created.archive
     if created.delta is not None:
-        backup.archive_name = archive_name(
-            backup.database.name,
-            created_at=backup.created_at,
-            backup_id=backup.pk,
-            is_encrypted=bool(archive.recipients),
-            is_delta=True,
-        )
+        backup.archive_name = archive_name_of(backup, is_encrypted=bool(archive.recipients), is_delta=True)
         backup.save(update_fields=["archive_name"])  # whoever cleans up after a killed process looks there
     made = Made(
         snapshot=created.snapshot,
@@ -95,12 +96,7 @@ def _keep_digests(backup: Backup, pages: PagesDraft, *, archive_sha256: str) -> 
         logger.error("The next archive of %s will be a full one: %s", backup.database.name, exc)  # noqa: TRY400
 
 
-def store_shared(
-    backup: Backup,
-    unchanged: Unchanged,
-    owner: Owner,
-    terms: Terms,
-) -> None:
+def store_shared(backup: Backup, unchanged: Unchanged, owner: Owner, terms: Terms) -> None:
     """Record a backup whose content lies in the archive of ``owner``; that archive is proven again at each place.
 
     Raises:
@@ -128,12 +124,7 @@ def store_shared(
     _store_made(backup, made, part, replace(terms, remark=" ".join(remarks)))
 
 
-def _store_made(
-    backup: Backup,
-    made: Made,
-    part: Part,
-    terms: Terms,
-) -> None:
+def _store_made(backup: Backup, made: Made, part: Part, terms: Terms) -> None:
     database, own_media = backup.database, media_name(backup.archive_name)  # also where the archive is another's
     media = None if made.media is None else made.media.facts(own_media)
     sealed = seal_manifest(_manifest(backup, made, terms.tables, media=media), database=database, actor=terms.actor)
