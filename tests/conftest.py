@@ -18,7 +18,7 @@ from backups_app.models import Backup, Database
 from backups_app.services.audit import Actor
 from backups_app.services.create import create_backup
 from backups_app.services.databases import add_database
-from tests.console import Console, Finished
+from tests.console import Console, Finished, end_started
 from tests.keys import Key
 from tests.lengths import too_long_texts
 from tests.site import Site, copy_site, make_site
@@ -33,6 +33,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.django_db(databases=["default", "catalog"]))
     if item.get_closest_marker("sqlite_catalog") and os.environ.get("WALSAFE_TEST_CATALOG_URL"):
         item.add_marker(pytest.mark.skip(reason="the catalogue is on PostgreSQL"))
+
+
+@pytest.fixture(autouse=True)
+def no_process_outlives_its_test() -> Iterator[None]:
+    """What a test started and did not wait for."""
+    yield
+    end_started()
 
 
 @pytest.fixture

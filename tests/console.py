@@ -16,6 +16,8 @@ from typing import Any
 
 from tests.support import PROJECT
 
+_started: list[subprocess.Popen[bytes]] = []
+
 _OURS = ("BACKUPS_", "DJANGO_", "PYTEST_", "PYTHON")
 
 
@@ -81,8 +83,8 @@ class Console:
         return finished
 
     def start(self, *arguments: object) -> subprocess.Popen[bytes]:
-        """Start a run and return at once."""
-        return subprocess.Popen(
+        """Start a run and return at once; it ends with the test at the latest."""
+        process = subprocess.Popen(
             self.command(*arguments),
             env=environment(self.home, **self.extra),
             cwd=self.home.parent,
@@ -90,6 +92,8 @@ class Console:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
+        _started.append(process)
+        return process
 
     @property
     def site(self) -> Path:
@@ -124,6 +128,13 @@ class Console:
     def archive(self, backup: dict[str, Any]) -> Path:
         """The stored archive of a backup."""
         return self.home / "archives" / backup["copies"][0]["name"]
+
+
+def end_started() -> None:
+    """End what a failed test has started and not waited for, or the next test would be blamed for it."""
+    while _started:
+        with _started.pop() as process:
+            process.kill()
 
 
 def finish(process: subprocess.Popen[bytes]) -> Finished:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console import Console, finish, wait_until
+from tests.console import Console, wait_until
 from tests.jobs.processes import Heard, living, needs_proc
 from tests.site import Site, fill
 from tests.support import build_shop, integrity_of, needs_tool, rows_of
@@ -69,6 +69,10 @@ class Served:
         """Ask for a backup; returns the id of the job."""
         (job,) = self.console.ok("create", name, "--enqueue", "--json").document["jobs"]
         return str(job["id"])
+
+    def ask_for_all(self) -> set[str]:
+        """Ask for a backup of each database; returns the ids of the jobs, old ones where a job waits already."""
+        return {str(each["id"]) for each in self.console.ok("create", "--all", "--enqueue", "--json").document["jobs"]}
 
     def row(self, job: str, *names: str) -> tuple[object, ...]:
         (found,) = self.console.query(f"SELECT {', '.join(names)} FROM backups_app_job WHERE id = ?", job)
@@ -140,21 +144,19 @@ def test_a_worker_killed_in_the_middle_is_noticed_and_its_backup_made_once(serve
     served.nothing_is_left()
 
 
-@pytest.mark.parametrize("target", ["idle worker", "monitor", "pusher", "sentinel", "main process"])
-def test_work_goes_on_whatever_is_killed(served: Served, target: str):
-    leader = min(running(served.home, "jobs.worker"))
-    others = sorted(running(served.home, "jobs.worker") - {leader})  # sentinel, worker, worker, monitor, pusher
-    victim = {"main process": leader, "sentinel": others[0], "idle worker": others[1], "monitor": others[3]}.get(
-        target, others[4]
-    )
-    os.kill(victim, signal.SIGKILL)
-    asked = [served.ask()]
-    assert served.ended(asked[0], within_seconds=30) == "succeeded"
-    asked.append(served.ask())
-    assert served.ended(asked[1], within_seconds=30) == "succeeded"
-    assert [served.row(each, "attempts") for each in asked] == [(1,), (1,)]
-    assert served.verified() == 2
-    wait_until(served.is_up)
+def test_work_goes_on_whatever_is_killed(served: Served):
+    for number, target in enumerate(["idle worker", "monitor", "pusher", "sentinel", "main process"], 1):
+        leader, *others = sorted(running(served.home, "jobs.worker"))
+        sentinel, idle, _busy, monitor, pusher = others
+        victims = {"main process": leader, "sentinel": sentinel, "idle worker": idle, "monitor": monitor}
+        os.kill(victims.get(target, pusher), signal.SIGKILL)
+        asked = [served.ask()]
+        assert served.ended(asked[0], within_seconds=30) == "succeeded", target
+        asked.append(served.ask())
+        assert served.ended(asked[1], within_seconds=30) == "succeeded", target
+        assert [served.row(each, "attempts") for each in asked] == [(1,), (1,)], target
+        assert served.verified() == 2 * number, target
+        wait_until(served.is_up)
     served.nothing_is_left()
 
 
@@ -204,51 +206,35 @@ def test_a_cancel_at_random_moments_leaves_nothing(served: Served):
     served.nothing_is_left()
 
 
-def test_a_restore_and_a_backup_refuse_each_other(people_site: Site):
-    fill(people_site.console, SIZE_BYTES)
-    restore = people_site.asked(people_site.backup())
-    backup = people_site.console.start("create", "default", "--json")
-    wait_until(lambda: people_site.console.scratch() != set())
-    finished = people_site.approve(restore)
-    assert finished.code == 4, finished.stderr
-    assert finish(backup).code == 0
-    running_restore = people_site.console.start("approve", restore, "--user", "ben", "--yes", "--json")
-    wait_until(lambda: people_site.console.scratch() != set())
-    refused = people_site.console.run("create", "default", "--json")
-    assert refused.code == 4, refused.stderr
-    assert finish(running_restore).code == 0
-
-
 def test_many_jobs_over_many_databases_and_a_killer(people_site: Site, broker: dict[str, str], tmp_path: Path):
-    names = [f"db{number}" for number in range(10 if IS_SOAK else 5)]
+    names = [f"db{number}" for number in range(9 if IS_SOAK else 4)]  # and the site's own
     for name in names:
         people_site.console.ok("add-database", name, build_shop(tmp_path / f"{name}.sqlite3"))
-    chance, jobs, kills = random.Random(11), [], 0
+    chance, kills = random.Random(11), 0
+    jobs: set[str] = set()
     with served_home(people_site, broker) as served:
         next_kill = time.monotonic() + 3
-        while len(jobs) < (200 if IS_SOAK else 30):
-            for name in names:
-                jobs.append(served.ask(name))
+        while len(jobs) < (200 if IS_SOAK else 30) or kills < 4:
+            jobs |= served.ask_for_all()
             next_kill, killed = _kill_when_due(served, chance, next_kill)
             kills += killed
         give_up_at = time.monotonic() + 240
-        while open_jobs := [each for each in set(jobs) if served.row(each, "state")[0] not in FINAL]:
+        while open_jobs := [each for each in jobs if served.row(each, "state")[0] not in FINAL]:
             assert time.monotonic() < give_up_at, open_jobs
             next_kill, killed = _kill_when_due(served, chance, next_kill, while_open=len(open_jobs))
             kills += killed
             time.sleep(0.2)
         wait_until(served.is_up, timeout_seconds=60)
         served.nothing_is_left()
-    states = [served.row(each, "state")[0] for each in sorted(set(jobs))]
+    states = [served.row(each, "state")[0] for each in sorted(jobs)]
     succeeded = states.count("succeeded")
-    print(f"{len(jobs)} asked, {len(states)} jobs, {kills} kills, {succeeded} succeeded")
+    print(f"{len(jobs)} jobs, {kills} kills, {succeeded} succeeded")
     assert set(states) <= {"succeeded", "interrupted"}
     assert served.verified() == succeeded
     doubled = served.console.query(
         "SELECT job_id FROM backups_app_backup WHERE state = 'verified' GROUP BY job_id HAVING count(*) > 1"
     )
     assert doubled == []
-    assert kills >= 2
     for name in names:
         path = tmp_path / f"{name}.sqlite3"
         assert integrity_of(path) == "ok"
