@@ -21,6 +21,7 @@ from .. import conf
 from ..models import Backup
 from ..services import catalog
 from . import display
+from .dates import DatedList
 from .links import stay_on
 
 View = Callable[..., HttpResponseBase]
@@ -86,6 +87,10 @@ class CatalogAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         """The changes made on the screens, or what to do when there is no catalogue."""
         return self._missing(request) or super().history_view(request, object_id, extra_context)
+
+    def get_changelist(self, request: HttpRequest, **options: Any) -> type[DatedList]:
+        """The kind of list: one that stays quick with very many rows."""
+        return DatedList
 
     def is_list(self, request: HttpRequest) -> bool:
         """Whether the list is asked for: it does without the large facts of its rows."""

@@ -29,6 +29,7 @@ class CopyAdmin(EvidenceAdmin):
     list_per_page = 50
     search_fields = ["backup__id", "backup__database__name", "name", "reason"]
     date_hierarchy = "stored_at"
+    ordering = ["-pk"]
     actions = None
     fieldsets = [
         (None, {"fields": ["state_badge", "why", "backup_link", "database", "destination", "name"]}),
