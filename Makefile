@@ -28,6 +28,7 @@ demo: install  ## A sample site, the old copy and ours judged, then the admin (A
 	@$(BIN)/python manage.py backup demo $(ARGS)
 
 test: $(VENV)/.dev  ## Run the tests
+	@$(BIN)/python -m compileall -q backups_app project tests  # hundreds of processes start: none should compile anew
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.dev  ## Check style and types
