@@ -144,20 +144,21 @@ def test_a_worker_killed_in_the_middle_is_noticed_and_its_backup_made_once(serve
     served.nothing_is_left()
 
 
-def test_work_goes_on_whatever_is_killed(served: Served):
-    for number, target in enumerate(["idle worker", "monitor", "pusher", "sentinel", "main process"], 1):
-        leader, *others = sorted(running(served.home, "jobs.worker"))
-        sentinel, idle, _busy, monitor, pusher = others
-        victims = {"main process": leader, "sentinel": sentinel, "idle worker": idle, "monitor": monitor}
-        os.kill(victims.get(target, pusher), signal.SIGKILL)
-        asked = [served.ask()]
-        assert served.ended(asked[0], within_seconds=30) == "succeeded", target
-        asked.append(served.ask())
-        assert served.ended(asked[1], within_seconds=30) == "succeeded", target
-        assert [served.row(each, "attempts") for each in asked] == [(1,), (1,)], target
-        assert served.verified() == 2 * number, target
-        wait_until(served.is_up)
-    served.nothing_is_left()
+def test_work_goes_on_whatever_is_killed(people_site: Site, broker: dict[str, str]):
+    with served_home(people_site, broker) as served:
+        for number, target in enumerate(["idle worker", "monitor", "pusher", "sentinel", "main process"], 1):
+            leader, *others = sorted(running(served.home, "jobs.worker"))
+            sentinel, idle, _busy, monitor, pusher = others
+            victims = {"main process": leader, "sentinel": sentinel, "idle worker": idle, "monitor": monitor}
+            os.kill(victims.get(target, pusher), signal.SIGKILL)
+            asked = [served.ask()]
+            assert served.ended(asked[0], within_seconds=30) == "succeeded", target
+            asked.append(served.ask())
+            assert served.ended(asked[1], within_seconds=30) == "succeeded", target
+            assert [served.row(each, "attempts") for each in asked] == [(1,), (1,)], target
+            assert served.verified() == 2 * number, target
+            wait_until(served.is_up)
+        served.nothing_is_left()
 
 
 def test_after_the_supervisor_was_killed_nothing_runs_and_the_next_one_goes_on(

@@ -145,6 +145,23 @@ def test_a_copy_beside_a_writer_is_one_instant_and_the_writer_is_never_refused(t
     assert_true_copy(snapshot)
 
 
+def test_what_is_committed_during_the_copy_is_not_in_it(tmp_path: Path, scratch: Path):
+    (tmp_path / "live").mkdir()
+    source = build_ledger(tmp_path / "live" / "ledger.db", filler_bytes=40 << 20)
+    committed: list[int] = []
+
+    def commit(phase: str, _done: int, _total: int) -> None:
+        if phase == "copy" and not committed:
+            with connected(source) as connection:
+                connection.execute("UPDATE counter SET value = value + 1")
+                committed.append(connection.execute("INSERT INTO events (what) VALUES ('late')").rowcount)
+
+    snapshot = snap(source, scratch, watch=Watch(on_progress=commit))
+    assert committed == [1]
+    assert counter_in(snapshot) == snapshot.census.tables["events"] == rows_of(source)["events"] - 1
+    assert_true_copy(snapshot)
+
+
 def test_ten_copies_beside_a_fast_writer_all_hold_the_invariant(tmp_path: Path, scratch: Path):
     (tmp_path / "live").mkdir()
     source = build_ledger(tmp_path / "live" / "ledger.db")
