@@ -356,12 +356,25 @@ def needs_tool(name: str) -> str:
 @contextmanager
 def mounted_tmpfs(folder: Path, *, size_bytes: int) -> Iterator[Path]:
     """A small disk of its own. Skips, with the reason, where mounting is not permitted."""
+    with _mounted(folder, "-t", "tmpfs", "-o", f"size={size_bytes},mode=0755", "tmpfs"):
+        yield folder
+
+
+@contextmanager
+def mounted_again(source: Path, folder: Path) -> Iterator[Path]:
+    """A folder once more in another place, as a container has its volumes. Skips as :func:`mounted_tmpfs`."""
+    with _mounted(folder, "--bind", str(source)):
+        yield folder
+
+
+@contextmanager
+def _mounted(folder: Path, *arguments: str) -> Iterator[None]:
     folder.mkdir(exist_ok=True)
     mount = shutil.which("mount")
-    command = [str(mount), "-t", "tmpfs", "-o", f"size={size_bytes},mode=0755", "tmpfs", str(folder)]
+    command = [str(mount), *arguments, str(folder)]
     if mount is None or subprocess.run(command, capture_output=True, check=False).returncode != 0:
         pytest.skip("mounting is not permitted here; the tests without a mount cover the same promise")
     try:
-        yield folder
+        yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)

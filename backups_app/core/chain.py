@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .errors import NotFoundError, VerificationError
+from .errors import BackupError, NotFoundError
 from .files import create_private_folder, read_bounded, replace_synced
 from .manifest import canonical, ranges_from
 from .ranges import Range, merged, without
@@ -45,7 +45,7 @@ class Head:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Head:
-        """Raises VerificationError when these are not the bytes of a head."""
+        """Raises BackupError when these are not the bytes of a head."""
         try:
             document = json.loads(content)
             head = cls(
@@ -66,7 +66,7 @@ def read_head(path: Path) -> Head | None:
     """The head kept in a file, None when there is none.
 
     Raises:
-        VerificationError: the file is damaged. BackupError: it cannot be read.
+        BackupError: the file is damaged, or cannot be read. That is no verdict on any archive.
     """
     try:
         return Head.from_bytes(read_bounded(path, _MAX_HEAD_BYTES))
@@ -80,8 +80,8 @@ def write_head(path: Path, head: Head) -> None:
     replace_synced(path, head.to_bytes())
 
 
-def _damaged() -> VerificationError:
-    return VerificationError(
+def _damaged() -> BackupError:
+    return BackupError(
         "The file with the head of a chain is damaged.",
         "Move it away; the head is then taken from the catalogue. Run `manage.py backup rescan` afterwards.",
     )

@@ -268,13 +268,13 @@ class _Name:
 
 
 def _link_new(source: Path, name: _Name) -> bool:
-    """Link a file to a new name; False on a file system without hard links."""
+    """Link a file to a new name; False where that cannot be: no hard links, or another mount of the same disk."""
     try:
         os.link(source, name.last, dst_dir_fd=name.folder, follow_symlinks=False)
     except FileExistsError as exc:
         raise name.is_taken() from exc
     except OSError as exc:
-        if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+        if exc.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV):
             raise
         return False
     return True

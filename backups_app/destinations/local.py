@@ -127,7 +127,10 @@ class LocalDestination:
                     if entry.is_dir(follow_symlinks=False):
                         left.append((*parts, entry.name))
                         continue
-                    found = entry.stat(follow_symlinks=False)
+                    try:
+                        found = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        continue  # removed meanwhile
                     yield StoredObject(
                         name="/".join((*parts, entry.name)),
                         size_bytes=found.st_size,

@@ -172,8 +172,10 @@ def _run(backup: Backup, work: Callable[[], None], *, actor: Actor) -> None:
         )
         record_failure(backup, unexpected, actor=actor)
     except BaseException:
-        ended = CancelledError("The process was told to end.", "Nothing was published. Run the backup again.")
-        record_failure(backup, ended, actor=actor)
+        # What was stored and recorded before the signal came stays what it is.
+        if Backup.objects.filter(pk=backup.pk, state=Backup.State.RUNNING).exists():
+            ended = CancelledError("The process was told to end.", "Nothing was published. Run the backup again.")
+            record_failure(backup, ended, actor=actor)
         raise
 
 

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from .. import conf
 from ..core.errors import BackupError, UnreachableError
-from ..destinations import reach
+from ..destinations import LocalDestination, reach
 from ..models import Backup, Copy
 from . import audit
 from .audit import Actor
@@ -56,9 +56,17 @@ def remove_objects(copy: Copy) -> None:
     An archive that other backups share, or build on, stays; it goes with the last of them.
 
     Raises:
+        UnreachableError: the store does not answer, or is a folder that is not there.
         BackupError: one of them may be there still.
     """
     destination = reach(copy.destination)
+    was_stored = copy.state == Copy.State.VERIFIED
+    if was_stored and isinstance(destination, LocalDestination) and not destination.root.is_dir():
+        # What lies on a disk that is not mounted is not gone.
+        raise UnreachableError(
+            f"The folder of the destination {copy.destination} is not there; nothing was removed.",
+            "Mount its disk. When it is gone for good, make an empty folder in its place.",
+        )
     archive, *others = object_names(copy.backup, copy)
     if not is_archive_needed(copy.backup):
         destination.remove(archive)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backups_app.core.chain import Head, Link, chain_end, judge_chain, read_head, write_head
-from backups_app.core.errors import VerificationError
+from backups_app.core.errors import BackupError, VerificationError
 from backups_app.core.ranges import covers, merged, single, without
 
 LINKS = [
@@ -88,8 +88,9 @@ def test_a_head_survives_its_file(tmp_path: Path):
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"null", HEAD.to_bytes() + b"\n", HEAD.to_bytes()[:-2]])
 def test_a_damaged_head_is_an_error(tmp_path: Path, content: bytes):
     (tmp_path / "x.json").write_bytes(content)
-    with pytest.raises(VerificationError):
+    with pytest.raises(BackupError) as raised:
         read_head(tmp_path / "x.json")
+    assert not isinstance(raised.value, VerificationError), "it is no verdict on an archive"
 
 
 NUMBERS = st.sets(st.integers(1, 30))

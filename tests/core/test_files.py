@@ -202,7 +202,7 @@ def test_a_free_name_is_not_refused(tmp_path: Path):
 
 def forbid_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EPERM, "no hard links here")
+        raise OSError(errno.EXDEV, "no hard links here")
 
     monkeypatch.setattr(files.os, "link", refuse)
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from backups_app.core.errors import BackupError, DiskFullError, InputError, RefusedError, UnreachableError
 from backups_app.destinations import LocalDestination, get_destination
-from tests.support import bytes_in, mounted_tmpfs, names_in
+from tests.support import bytes_in, mounted_again, mounted_tmpfs, names_in
 
 NAME = "shop/2026/shop-1.sqlite3.zst"
 
@@ -162,6 +163,18 @@ def test_another_file_system_gets_a_whole_private_object(tmp_path: Path, draft: 
         assert source.exists()
 
 
+def test_another_mount_of_the_same_disk_gets_a_whole_private_object(tmp_path: Path, draft: Callable[..., Path]):
+    (tmp_path / "volume").mkdir()
+    with mounted_again(tmp_path / "volume", tmp_path / "archives") as root:
+        source = draft()
+        assert source.stat().st_dev == root.stat().st_dev, "only then would it be linked"
+        destination = LocalDestination(root)
+        destination.store(source, NAME)
+        assert read(destination) == source.read_bytes() == b"content"
+        assert (root / NAME).stat().st_mode & 0o777 == 0o600
+        assert names_in(root / ".incoming") == set()
+
+
 def test_a_full_file_system_gets_nothing(tmp_path: Path, draft: Callable[..., Path]):
     with mounted_tmpfs(tmp_path / "disk", size_bytes=1 << 20) as disk:
         source = draft(b"x" * (2 << 20))
@@ -199,6 +212,25 @@ def test_a_listing_names_every_object_with_its_size(
     (root / ".incoming" / "half").write_bytes(b"x")
     listed = {each.name: (each.size_bytes, each.is_plain) for each in destination.list()}
     assert listed == {f"shop/202{number}/shop.zst": (number, True) for number in range(3)}
+
+
+def test_a_listing_leaves_out_what_is_removed_meanwhile(
+    destination: LocalDestination, draft: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(3):
+        destination.store(draft(), f"shop/{number}.json")
+    scandir = os.scandir
+
+    @contextmanager
+    def and_remove(folder: int) -> Iterator[list[os.DirEntry[str]]]:
+        with scandir(folder) as entries:
+            found = list(entries)
+        if any(each.name == "1.json" for each in found):
+            os.unlink("1.json", dir_fd=folder)
+        yield found
+
+    monkeypatch.setattr("backups_app.destinations.local.os.scandir", and_remove)
+    assert {each.name for each in destination.list()} == {"shop/0.json", "shop/2.json"}
 
 
 def test_a_listing_does_not_follow_links(destination: LocalDestination, root: Path, tmp_path: Path):

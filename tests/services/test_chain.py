@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from backups_app.core.chain import Head, read_head, write_head
+from backups_app.core.errors import BackupError
 from backups_app.core.manifest import Manifest
 from backups_app.models import AuditEvent, Backup, Database
 from backups_app.services.chain import adopt_head, head_of, note_pruned
@@ -198,6 +199,22 @@ def test_a_lost_signing_key_loses_no_data_and_is_told(shop: Database, make_backu
         (verification,) = verify_backup(backup, level="quick", actor=ACTOR)
         assert verification.verdict == "passed"
     assert rescan(actor=ACTOR).findings == []
+
+
+def test_a_damaged_head_is_no_verdict_on_a_copy(shop: Database, make_backup: MakeBackup, home: Path):
+    make_backup(shop)
+    second = make_backup(shop)
+    head_path(home, shop).write_bytes(b"")
+    for level in ("quick", "full"):
+        with pytest.raises(BackupError, match="head of a chain is damaged"):
+            verify_backup(second, level=level, actor=ACTOR)
+    second.refresh_from_db()
+    assert second.state == "verified"
+    assert [each.state for each in second.copies.all()] == ["verified"]
+    assert second.verifications.exclude(verdict="passed").count() == 0
+    head_path(home, shop).unlink()  # as the hint says
+    (verification,) = verify_backup(second, level="full", actor=ACTOR)
+    assert verification.verdict == "passed"
 
 
 def test_a_damaged_signing_key_fails_the_backup(shop: Database, make_backup: MakeBackup, home: Path):

@@ -389,6 +389,23 @@ def test_the_end_of_the_process_is_recorded_and_goes_on(shop: Database, make_bac
     assert_nothing_left(home)
 
 
+def test_the_end_of_the_process_after_the_record_leaves_what_was_recorded(
+    shop: Database, make_backup: MakeBackup, monkeypatch: pytest.MonkeyPatch, archive_of
+):
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("backups_app.services.publish.advance_head", end)
+        with pytest.raises(KeyboardInterrupt):
+            make_backup(shop)
+    backup = Backup.objects.get()
+    assert (backup.state, backup.reason, backup.copies.get().state) == ("verified", "", "verified")
+    assert archive_of(backup).exists()
+    assert not AuditEvent.objects.filter(action="create", outcome="failed").exists()
+    assert make_backup(shop).sequence == 2
+
+
 def test_progress_goes_through_the_phases_to_the_end(shop: Database, make_backup: MakeBackup):
     last: dict[str, tuple[int, int]] = {}
     make_backup(shop, on_progress=lambda phase, done, total: last.update({phase: (done, total)}))

@@ -10,6 +10,7 @@ import pytest
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from backups_app import destinations
 from backups_app.core.errors import BackupError, BusyError, InputError, RefusedError, UnreachableError
 from backups_app.destinations import LocalDestination
 from backups_app.jobs.claim import job_lock
@@ -60,6 +61,28 @@ def test_an_older_backup_goes_with_its_files_and_its_record_says_why(
     assert events() == [("prune", "done"), ("prune", "done"), ("delete", "done")]
     job = Job.objects.get(kind="prune")
     assert (job.state, job.options, job.requested_by_name) == ("succeeded", {"delete": older.pk}, "anna")
+
+
+def test_what_lies_on_a_disk_that_is_not_mounted_is_not_called_removed(
+    shop: Database, make_backup: Make, home: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    far = home.parent / "far"
+    monkeypatch.setitem(destinations._DESTINATIONS, "far", lambda: LocalDestination(far, name="far"))
+    settings.BACKUPS = {**settings.BACKUPS, "DESTINATIONS": ["local", "far"]}
+    older, _newer = make_backup(shop), make_backup(shop)
+    far.rename(home.parent / "not mounted")
+    with pytest.raises(UnreachableError, match="is not there"):
+        delete_backup(older, reason="too many", actor=ACTOR)
+    older.refresh_from_db()
+    assert older.state == "pruning"
+    assert dict(older.copies.values_list("destination", "state")) == {"local": "pruned", "far": "verified"}
+    assert not far.exists()
+    (home.parent / "not mounted").rename(far)
+    older.copies.update(retry_at=None)
+    heal_interrupted()
+    older.refresh_from_db()
+    assert older.state == "pruned"
+    assert not list(far.rglob(f"*{older.pk}*"))
 
 
 def test_without_a_reason_nothing_goes(pair: tuple[Backup, Backup]):

@@ -19,6 +19,7 @@ from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verifica
 from backups_app.services.jobs import ask_due, ask_verify
 from backups_app.services.jobs.run import run_job
 from backups_app.services.names import stored_names
+from backups_app.services.rescan import rescan
 from backups_app.services.scrub import bytes_left, due_copies, scrub_claimed_database, scrub_database
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
@@ -261,6 +262,7 @@ def test_a_repair_that_was_interrupted_is_finished_by_the_next_scrub(
         assert backup.copies.get(destination="far").state == "repairing"
         assert AuditEvent.objects.get(action="repair").outcome == "failed"
         assert verify_backup(backup, level="quick", actor=ACTOR)[0].destination == "local", "the good one is there"
+        assert rescan(actor=ACTOR, destination="far").findings == [], "a gap that is being mended is no attack"
     assert verdicts(scrub_database(shop, actor=ACTOR)) == [("far", "passed")]
     assert bytes_in(far) == bytes_in(home / "archives")
 

@@ -103,4 +103,4 @@ def numbers_elsewhere(destination: str, identity: str) -> list[int]:
     return [number for number in elsewhere.values_list("sequence", flat=True) if number is not None]
 
 
-_NOT_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
+_NOT_STORED = (Copy.State.PENDING, Copy.State.REFUSED, Copy.State.REPAIRING)
