@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import messages
@@ -15,6 +15,7 @@ from django.utils.translation import ngettext
 from ..models import Backup, Database, Job, Restore
 from ..services.audit import Actor
 from ..services.hosts import is_anybody_working
+from ..services.jobs.ask import joined_options
 from . import display
 from .links import reverse
 from .progress import nobody_works
@@ -26,17 +27,12 @@ def form_opened_at() -> str:
 
 
 def asked_with_this_form(
-    request: HttpRequest,
-    *,
-    kind: str,
-    database: Database | None,
-    about: str = "",
-    wanted: Mapping[str, Any] | None = None,
+    request: HttpRequest, *, kind: str, database: Database | None, is_same: Callable[[Job], bool] | None = None
 ) -> Job | None:
     """The job that this person asked for since the form was opened: a second click asks for no second one.
 
-    ``about`` narrows it to jobs whose options name something, the id of a backup for instance;
-    ``wanted`` to those that have exactly these options.
+    Another form that was open at the same time may ask for something else: ``is_same`` says whether a job
+    does all that this one asks for, see :func:`does`.
     """
     opened_at = _opened_at(request)
     if opened_at is None:
@@ -44,25 +40,31 @@ def asked_with_this_form(
     since = Job.objects.filter(
         kind=kind, database=database, requested_by_id=Actor.of(request.user).id, created_at__gte=opened_at
     )
-    pairs = (wanted or {}).items()
-    return next((job for job in since if about in str(job.options) and pairs <= job.options.items()), None)
+    return next((job for job in since if is_same is None or is_same(job)), None)
+
+
+def does(**options: Any) -> Callable[[Job], bool]:
+    """Whether a job does already what these options ask for: joined to its own, they would change nothing."""
+    return lambda job: joined_options(job.options, options) == job.options
 
 
 def requested_with_this_form(request: HttpRequest, *, backup: Backup) -> Restore | None:
-    """The restore of ``backup`` that this person asked for since the form was opened."""
+    """The restore of ``backup`` that this person asked for, in these words, since the form was opened."""
     opened_at = _opened_at(request)
     if opened_at is None:
         return None
     since = Restore.objects.filter(backup=backup, requested_at__gte=opened_at)
-    return since.filter(requested_by_id=Actor.of(request.user).id).order_by("requested_at").first()
+    into, reason = request.POST.get("database", ""), request.POST.get("reason", "").strip()
+    mine = since.filter(requested_by_id=Actor.of(request.user).id).order_by("requested_at")
+    return next((each for each in mine if (str(each.database_id), each.reason) == (into, reason)), None)
 
 
 def _opened_at(request: HttpRequest) -> datetime | None:
     try:
         opened_at = parse_datetime(request.POST.get("opened", ""))
-    except ValueError:  # well formed, but no date
+        return opened_at.astimezone(UTC) if opened_at is not None and timezone.is_aware(opened_at) else None
+    except (ValueError, OverflowError):  # well formed, but no date, or none that there is in UTC
         return None
-    return opened_at if opened_at is not None and timezone.is_aware(opened_at) else None
 
 
 def lead_to(request: HttpRequest, jobs: Sequence[Job], *, asked_at: datetime, otherwise: str) -> HttpResponseRedirect:

@@ -28,7 +28,7 @@ from ..services.prune import is_held_by_hand
 from ..services.restores import request_restore
 from ..services.restores.guards import GuardError
 from . import display
-from .asking import asked_with_this_form, form_opened_at, lead_to, requested_with_this_form
+from .asking import asked_with_this_form, does, form_opened_at, lead_to, requested_with_this_form
 from .base import without_jobs
 from .chosen import ACTIONS, ChosenPages
 from .delete import DeletePages
@@ -374,7 +374,8 @@ class BackupAdmin(ChosenPages, DownloadPages, DeletePages):
 
     def _verify(self, request: HttpRequest, backup: Backup, *, level: str) -> HttpResponseRedirect:
         asked_at, page = timezone.now(), display.page_url("backup", backup.pk)
-        twin = asked_with_this_form(request, kind=Job.Kind.VERIFY, database=backup.database, about=backup.pk)
+        is_same = does(backups=[backup.pk], level=level)
+        twin = asked_with_this_form(request, kind=Job.Kind.VERIFY, database=backup.database, is_same=is_same)
         if twin is not None:
             return lead_to(request, [twin], asked_at=asked_at, otherwise=page)
         try:

@@ -21,7 +21,7 @@ from ..services.hold import hold_backup, release_backup
 from ..services.jobs import ask_verify
 from ..services.prune import is_held_by_hand
 from . import display
-from .asking import asked_with_this_form, form_opened_at, lead_to
+from .asking import asked_with_this_form, does, form_opened_at, lead_to
 from .base import BackupPages
 from .links import reverse
 
@@ -136,7 +136,8 @@ class ChosenPages(BackupPages):
     def _verify_several(self, request: HttpRequest, backups: list[Backup], *, level: str) -> HttpResponseRedirect:
         asked_at, fresh, jobs = timezone.now(), [], []
         for backup in backups:
-            twin = asked_with_this_form(request, kind=Job.Kind.VERIFY, database=backup.database, about=backup.pk)
+            is_same = does(backups=[backup.pk], level=level)
+            twin = asked_with_this_form(request, kind=Job.Kind.VERIFY, database=backup.database, is_same=is_same)
             if twin is not None:
                 jobs.append(twin)
                 continue

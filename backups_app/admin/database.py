@@ -34,7 +34,7 @@ from ..services.databases import change_policy, sync_databases
 from ..services.health import freshness_limit
 from ..services.jobs import ask_create, ask_prune
 from . import display
-from .asking import asked_with_this_form, form_opened_at, lead_to
+from .asking import asked_with_this_form, does, form_opened_at, lead_to
 from .base import without_jobs
 from .chart import chronicle
 from .drill import DrillPages
@@ -193,7 +193,8 @@ class DatabaseAdmin(DrillPages):
         missing = self._missing(request)
         if missing is not None:
             return missing
-        sync_databases()
+        if self.has_view_permission(request):
+            sync_databases()
         return super().changelist_view(request, extra_context)
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -327,7 +328,8 @@ class DatabaseAdmin(DrillPages):
         return lead_to(request, jobs, asked_at=asked_at, otherwise=otherwise)
 
     def _ask(self, request: HttpRequest, database: Database, *, note: str) -> Job:
-        twin = asked_with_this_form(request, kind=Job.Kind.CREATE, database=database)
+        is_same = does(note=note) if note else None
+        twin = asked_with_this_form(request, kind=Job.Kind.CREATE, database=database, is_same=is_same)
         return twin or ask_create(database, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN, note=note)
 
     # Retention

@@ -53,10 +53,11 @@ class RecipientAdmin(EvidenceAdmin):
         """The list, with the recipients of the settings in it."""
         if (missing := self._missing(request)) is not None:
             return missing
-        try:
-            sync_recipients(now=timezone.now())
-        except BackupError as exc:
-            messages.error(request, display.refusal(exc))
+        if self.has_view_permission(request):
+            try:
+                sync_recipients(now=timezone.now())
+            except BackupError as exc:
+                messages.error(request, display.refusal(exc))
         return super().changelist_view(request, extra_context)
 
     def change_view(

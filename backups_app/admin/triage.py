@@ -43,7 +43,7 @@ from .links import reverse
 from .upload import UploadPages
 
 _MAX_PATHS = 50
-_MAX_CHOSEN = 1000
+_MAX_CHOSEN = 900  # Django takes forms of at most 1000 fields, DATA_UPLOAD_MAX_NUMBER_FIELDS
 _NAMES_SHOWN = 20
 _VIEWERS = ("run_triage", "import_backup", "discard_archive")
 
@@ -238,7 +238,12 @@ class TriageRunAdmin(UploadPages):
             run = ask_triage(form.cleaned_data["paths"], actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
             return Job.objects.get(triage_run=run)
 
-        return _asked(request, ask, wanted={"do": JUDGE}, otherwise=reverse("admin:backups_app_triagerun_changelist"))
+        def is_same(job: Job) -> bool:
+            run = TriageRun.objects.filter(job=job).first()
+            wanted = [str(allowed_path(each)) for each in form.cleaned_data["paths"]]
+            return job.options["do"] == JUDGE and run is not None and set(run.paths) == set(wanted)
+
+        return _asked(request, ask, is_same=is_same, otherwise=reverse("admin:backups_app_triagerun_changelist"))
 
     def import_view(self, request: HttpRequest, run_id: str) -> HttpResponseBase:
         """GET shows what will be imported and asks whose it is, POST asks for the job."""
@@ -254,9 +259,11 @@ class TriageRunAdmin(UploadPages):
             actor = Actor.of(request.user)
             return ask_import(run, files=chosen, into=into, actor=actor, trigger=Job.Trigger.ADMIN)
 
-        return _asked(
-            request, ask, wanted={"do": IMPORT, "run": run.pk}, otherwise=display.page_url("triagerun", run.pk)
-        )
+        def is_same(job: Job) -> bool:
+            into = form.cleaned_data["into"]
+            return _is_about(job, run, chosen, do=IMPORT) and job.options.get("into") == (into.name if into else None)
+
+        return _asked(request, ask, is_same=is_same, otherwise=display.page_url("triagerun", run.pk))
 
     def delete_useless_view(self, request: HttpRequest, run_id: str) -> HttpResponseBase:
         """GET shows what will be deleted, POST with the password asks for the job."""
@@ -270,9 +277,10 @@ class TriageRunAdmin(UploadPages):
         def ask() -> Job:
             return ask_deletion(run, files=chosen, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN)
 
-        return _asked(
-            request, ask, wanted={"do": DELETE, "run": run.pk}, otherwise=display.page_url("triagerun", run.pk)
-        )
+        def is_same(job: Job) -> bool:
+            return _is_about(job, run, chosen, do=DELETE)
+
+        return _asked(request, ask, is_same=is_same, otherwise=display.page_url("triagerun", run.pk))
 
     def _confirmation(
         self,
@@ -454,10 +462,18 @@ def _to_confirmation(request: HttpRequest, queryset: QuerySet[TriageFile], page:
     return HttpResponseRedirect(f"{reverse(page, args=[runs[0]])}?{'&'.join(f'file={pk}' for pk in ids)}")
 
 
-def _asked(request: HttpRequest, ask: Callable[[], Job], *, wanted: dict[str, str], otherwise: str) -> HttpResponseBase:
+def _is_about(job: Job, run: TriageRun, chosen: list[int], *, do: str) -> bool:
+    """Whether a job does this with all the files that were chosen, or with all there were when none was chosen."""
+    wanted = {"do": do, "run": run.pk}
+    return wanted.items() <= job.options.items() and set(chosen) <= set(job.options["files"])
+
+
+def _asked(
+    request: HttpRequest, ask: Callable[[], Job], *, is_same: Callable[[Job], bool], otherwise: str
+) -> HttpResponseBase:
     """Ask for the job once per form, and go to its page."""
     asked_at = timezone.now()
-    job = asked_with_this_form(request, kind=Job.Kind.TRIAGE, database=None, wanted=wanted)
+    job = asked_with_this_form(request, kind=Job.Kind.TRIAGE, database=None, is_same=is_same)
     if job is None:
         try:
             job = ask()

@@ -162,8 +162,11 @@ class UploadPages(EvidenceAdmin):
         if handler.received is None:
             return self._form(request, _("Choose a file."))
         asked_at, digest = timezone.now(), handler.received.sha256
-        wanted = {"do": JUDGE, "upload": digest}
-        job = asked_with_this_form(request, kind=Job.Kind.TRIAGE, database=None, wanted=wanted) if opened else None
+
+        def is_same(job: Job) -> bool:
+            return (job.options.get("do"), job.options.get("upload")) == (JUDGE, digest)
+
+        job = asked_with_this_form(request, kind=Job.Kind.TRIAGE, database=None, is_same=is_same) if opened else None
         if job is None:
             run = ask_upload_triage(
                 handler.received, name=handler.name, actor=Actor.of(request.user), trigger=Job.Trigger.ADMIN

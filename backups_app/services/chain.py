@@ -100,13 +100,22 @@ def adopt_head(head: Head, *, database: Database) -> None:
         write_head(path, replace(newest, pruned=merged(head.pruned, known.pruned if known else ())))
 
 
+def kept_head(identity: str) -> Head | None:
+    """The head file of a database by its identity, which may be all that is left of a catalogue; None without one.
+
+    Raises:
+        BackupError: the file is damaged or cannot be read.
+    """
+    return read_head(_path(identity))
+
+
 def head_of(database: Database) -> Head | None:
     """Where the chain of ``database`` ends: by its head file or by the catalogue, whichever is further.
 
     Raises:
         BackupError: the file is damaged or cannot be read.
     """
-    kept = read_head(_path(database))
+    kept = kept_head(database.identity)
     newest = Backup.objects.filter(database=database, sequence__isnull=False).exclude(manifest_sha256="")
     row = newest.order_by("-sequence").values_list("sequence", "manifest_sha256", "pk").first()
     if row is None or row[0] is None or (kept is not None and kept.sequence >= row[0]):
@@ -156,12 +165,12 @@ def _noted(path: Path) -> tuple[Range, ...]:
     return head.pruned if head else ()
 
 
-def _path(database: Database) -> Path:
-    return conf.state_folder() / "chain" / f"{database.identity}.json"
+def _path(identity: str) -> Path:
+    return conf.state_folder() / "chain" / f"{identity}.json"
 
 
 @contextmanager
 def _locked(database: Database) -> Iterator[Path]:
-    path = _path(database)
+    path = _path(database.identity)
     with translated("locking the head of a chain"), file_lock(path.with_suffix(".lock")):
         yield path

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from ..documents import restore_document
 from ..models import Restore
+from ..services.people import actor_for
 from ..services.restores import expire_restores, heal_restores
 from .output import Output, human_age
 
@@ -18,10 +19,12 @@ HELP = "list the restore requests that are open"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--all", action="store_true", help="also those that have ended")
+    parser.add_argument("--user", metavar="NAME", help="who looks (default: the system account)")
 
 
 def run(options: dict[str, Any], output: Output) -> int:
     """Print the requests."""
+    actor_for(options["user"], permission="view_restore")
     expire_restores()
     heal_restores()
     restores = Restore.objects.select_related("database")

@@ -105,8 +105,8 @@ def _overrides(given: list[str]) -> dict[str, str]:
 
 
 def _extract(backup: Backup, options: dict[str, Any], output: Output) -> int:
-    if options["migrate"] or options["yes"]:
-        raise InputError("--migrate and --yes are for a live database.", "Leave them out with --to.")
+    if options["migrate"]:
+        raise InputError("--migrate is for a live database.", "Leave it out with --to.")
     actor = actor_for(options["user"], permission="download_backup")
     with cancel_on_signal() as is_cancelled, progress_bar(backup.database.name) as on_progress:
         extraction = extract_backup(

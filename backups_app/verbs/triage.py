@@ -50,7 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", type=arguments.path, help="files and folders")
     parser.add_argument("--import", action="store_true", dest="import", help="keep what holds data as verified backups")
     parser.add_argument("--into", metavar="NAME", help="the database under care that the imports belong to")
-    parser.add_argument("--identity", metavar="FILE", type=arguments.path, help="age identity file")
+    parser.add_argument(
+        "--identity",
+        action="append",
+        default=[],
+        metavar="FILE",
+        type=arguments.path,
+        help="age identity file, or a key of the old system, beside BACKUPS['AGE_IDENTITY_FILE']; may be repeated",
+    )
     parser.add_argument(
         "--key",
         action="append",
@@ -87,7 +94,7 @@ def run(options: dict[str, Any], output: Output) -> int:
     actor = _actor(options)
     means = triage_options(
         key_files=options["key"],
-        identity_file=options["identity"],
+        identity_files=options["identity"],
         limit_seconds=options["limit_seconds"],
         ask_passphrase=_ask_passphrase if sys.stdin.isatty() else None,
     )
@@ -117,8 +124,6 @@ def _ending(found: _Found, output: Output) -> Iterator[None]:
 def _require_sense(options: dict[str, Any]) -> None:
     if options["into"] is not None and not options["import"]:
         raise InputError("--into is for an import.", "Give --import as well, or leave --into out.")
-    if options["yes"] and not options["delete_useless"]:
-        raise InputError("--yes is for --delete-useless.", "Leave it out: judging and importing ask nothing.")
     if options["limit_seconds"] == 0:
         raise InputError("--limit-seconds must be at least 1.", "Leave it out for 120 seconds.")
     if options["delete_useless"] and not options["yes"] and not sys.stdin.isatty():

@@ -70,6 +70,11 @@ def test_of_two_clicks_on_the_same_form_one_asks(
     assert Job.objects.filter(kind="verify").count() == 1
     operator.post(verify_page(other), {"level": "full", "opened": opened})
     assert Job.objects.filter(kind="verify").count() == 2, "another backup is another matter"
+    Job.objects.filter(kind="verify").update(state="succeeded", finished_at=timezone.now())
+    operator.post(verify_page(backup), {"level": "quick", "opened": opened})
+    assert Job.objects.filter(kind="verify").count() == 2, "a full look is a quick one too"
+    operator.post(verify_page(backup), {"level": "drill", "opened": opened})
+    assert Job.objects.filter(kind="verify").count() == 3, "a drill is more than a full look"
 
 
 def test_a_refusal_is_said_in_words(person: MakePerson, backup: Backup, monkeypatch: pytest.MonkeyPatch):

@@ -53,6 +53,30 @@ def test_a_row_with_a_wrong_clock_is_shown_as_well(db_catalog: None):
     assert [each.year for each in found] == [3, 2026, 9990]
 
 
+@pytest.mark.parametrize("moment", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)])
+def test_a_row_at_an_end_of_the_calendar_is_shown_as_well(db_catalog: None, moment: datetime):
+    happen(moment)
+    for kind in ("year", "month", "day"):
+        assert [each.year for each in spans_with_rows(AuditEvent.objects.all(), "at", kind)] == [moment.year]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "at__year=9999",
+        "at__year=99999999999999",
+        "at__year=2026&at__month=13",
+        "at__year=2026&at__month=99999999999999999999",
+        "at__year=9999&at__month=12&at__day=31",
+        "at__year=abc",
+        "at__gte=0001-01-01T00:00:00%2B14:00",
+    ],
+)
+def test_a_date_that_no_calendar_has_leads_back_to_the_list(superuser: Person, wrong: str):
+    response = superuser.get(f"/admin/backups_app/auditevent/?{wrong}")
+    assert (response.status_code, response.headers["Location"]) == (302, "/admin/backups_app/auditevent/?e=1")
+
+
 def test_without_rows_there_are_none(db_catalog: None):
     assert spans_with_rows(AuditEvent.objects.none(), "at", "month") == []
     assert spans_with_rows(AuditEvent.objects.all(), "at", "month") == []

@@ -44,6 +44,18 @@ def someone(person: MakePerson) -> MakePerson:
     return make
 
 
+def test_who_may_not_see_the_list_hears_nothing_of_the_settings_and_changes_no_row(
+    person: MakePerson, home: Path, encrypting: Callable[..., None], key: Key
+):
+    staff = person("staff")
+    encrypting(key)
+    assert staff.get(LIST).status_code == 403
+    assert not Recipient.objects.exists()
+    encrypting(AGE_RECIPIENTS="age1x")
+    assert staff.get(LIST).status_code == 403
+    assert page_of(staff.get("/admin/")).messages == []
+
+
 def prove_page(recipient: Recipient) -> str:
     return f"{LIST}{recipient.pk}/prove/"
 

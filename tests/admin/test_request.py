@@ -11,6 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 
 from backups_app.admin import display
+from backups_app.admin.asking import form_opened_at
 from backups_app.models import AuditEvent, Backup, Database, Restore
 from backups_app.services.databases import add_database
 from tests.admin.conftest import Person, backup_row
@@ -91,6 +92,21 @@ def test_a_backup_without_an_archive_is_not_offered_and_not_taken(anna: Person, 
     assert response.status_code == 200
     assert "has no stored copy" in page_of(response).errors
     assert not Restore.objects.exists()
+
+
+def test_of_two_clicks_on_the_same_form_one_files_and_other_words_are_another_request(anna: Person, backup: Backup):
+    opened = form_opened_at()
+    for reason in ("wrong prices", " wrong prices ", "the second tab"):
+        send(anna, backup, reason=reason, opened=opened)
+    assert sorted(Restore.objects.values_list("reason", flat=True)) == ["the second tab", "wrong prices"]
+
+
+@pytest.mark.parametrize(
+    "opened", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-13-01T00:00:00Z", "x"]
+)
+def test_a_forged_moment_of_opening_counts_as_none(anna: Person, backup: Backup, opened: str):
+    send(anna, backup, opened=opened)
+    assert Restore.objects.count() == 1
 
 
 # The form

@@ -12,6 +12,7 @@ import pytest
 from django.contrib.auth.models import Permission
 from pytest_django.fixtures import Settings
 
+from backups_app.admin.asking import form_opened_at
 from backups_app.models import AuditEvent, Backup, Database, Job, TriageFile, TriageRun
 from backups_app.services.jobs.run import run_job
 from backups_app.services.triage.runs import ask_triage
@@ -176,6 +177,8 @@ def test_starting_queues_a_job_and_leads_to_it(superuser: Person, old: Path, db_
     assert (run.job, run.paths) == (job, [str(old)])
     superuser.post(START, {"paths": str(old), "opened": token})
     assert Job.objects.count() == 1, "a second click asks for no second one"
+    superuser.post(START, {"paths": str(old / "good.db"), "opened": token})
+    assert TriageRun.objects.first().paths == [str(old / "good.db")], "what else was asked for is not thrown away"
     assert do(job).state == "succeeded"
     text = page_of(superuser.get(f"/admin/backups_app/job/{job.pk}/change/"))
     assert page(run) in text.links
@@ -275,6 +278,15 @@ def test_chosen_files_are_imported_from_the_list(superuser: Person, run: TriageR
     assert hidden == [str(each) for each in sorted(ids)]
     superuser.post(page(run, "import"), {"file": hidden})
     assert newest_job().options["files"] == [row(run, "good.db").pk]
+
+
+def test_another_form_that_was_open_too_imports_what_it_says(superuser: Person, run: TriageRun, shop: Database):
+    good, other = row(run, "good.db").pk, TriageFile.objects.get(run=run, path__contains="script").pk
+    token = form_opened_at()
+    for file, into in ((good, ""), (good, ""), (other, ""), (other, shop.pk), (other, shop.pk)):
+        superuser.post(page(run, "import"), {"file": file, "into": into, "opened": token})
+    asked = [(each.options["files"], each.options.get("into")) for each in Job.objects.exclude(pk=run.job_id)]
+    assert sorted(asked, key=str) == sorted([([good], None), ([other], None), ([other], "shop")], key=str)
 
 
 def test_an_import_into_a_database_that_left_care_is_refused_in_the_form(

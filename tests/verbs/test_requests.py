@@ -39,6 +39,11 @@ def test_open_requests_are_listed(run: Run, restore_id: str):
     assert restore_id in run("requests").stdout
 
 
+def test_who_looks_may_be_named(run: Run, restore_id: str):
+    assert [each["id"] for each in run("requests", "--user", "anna", "--json").document["restores"]] == [restore_id]
+    assert run("requests", "--user", "nobody").code != 0
+
+
 def test_what_has_ended_is_listed_when_asked_for(run: Run, restore_id: str):
     run("reject", restore_id, "--reason", "no", "--user", "ben")
     assert listed(run) == {}

@@ -52,6 +52,12 @@ def test_damage_is_exit_code_3_with_reason_and_hint(run: Run, backup: Backup, ar
     assert "archive_replaced" in {each["code"] for each in status.document["health"]["problems"]}
 
 
+def test_an_unknown_destination_is_exit_code_6(run: Run, backup: Backup):
+    finished = run("rescan", "--destination", "nosuch", "--json")
+    assert finished.code == 6
+    assert finished.document["errors"][0]["code"] == "not_found"
+
+
 def test_people_get_words(run: Run, backup: Backup, archive_of: Callable[[Backup], Path]):
     printed = run("rescan").stdout
     assert "1 backups are known and right" in printed

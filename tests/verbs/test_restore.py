@@ -252,7 +252,6 @@ def test_yes_runs_at_once_where_one_person_is_enough(
 
 def test_options_of_a_live_restore_are_refused_for_a_new_file(run: Run, backup: Backup, out: Path):
     assert run("restore", backup.pk, "--to", out / "new", "--override", "empty=x").code == 2
-    assert run("restore", backup.pk, "--to", out / "new", "--yes").code == 2
     assert run("restore", backup.pk, "--to", out / "new", "--migrate").code == 2
     assert names_in(out) == set()
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from pytest_django.fixtures import Settings
 
 from backups_app.core.age import FileKey, X25519Identity, encrypt, identity_file
 from backups_app.models import AuditEvent, Backup, Database
@@ -223,6 +224,31 @@ def test_four_hundred_old_archives_from_judging_to_restoring_and_deleting(
         )
 
 
+def test_identities_and_old_keys_are_tried_together_with_that_of_the_host(
+    run, tmp_path: Path, old: Path, settings: Settings
+):
+    ours, theirs = X25519Identity.generate(), X25519Identity.generate()
+    for name, identity in (("ours", ours), ("theirs", theirs), ("wrong", X25519Identity.generate())):
+        (tmp_path / name).write_bytes(identity_file(identity, now=datetime.now(UTC)))
+    good, key = good_copy(tmp_path, tmp_path / "good").read_bytes(), os.urandom(32)
+    (tmp_path / "master.key").write_bytes(key)
+    for name, identity in (("ours", ours), ("theirs", theirs)):
+        (old / f"{name}.age").write_bytes(b"".join(encrypt([good], recipients=[identity.recipient])))
+    (old / "legacy.enc").write_bytes(legacy_container(good, key))
+    settings.BACKUPS = {**settings.BACKUPS, "AGE_IDENTITY_FILE": str(tmp_path / "ours")}
+    given = [argument for name in ("master.key", "theirs", "wrong") for argument in ("--identity", tmp_path / name)]
+    found = run("triage", old, *given, "--json").document["files"]
+    assert {Path(each["path"]).name: each["verdict"] for each in found} == dict.fromkeys(
+        ("ours.age", "theirs.age", "legacy.enc"), "holds data"
+    )
+
+
+def test_an_identity_of_the_host_that_cannot_be_read_stops_nothing(run, tmp_path: Path, old: Path, settings: Settings):
+    good_copy(tmp_path, old / "good.db")
+    settings.BACKUPS = {**settings.BACKUPS, "AGE_IDENTITY_FILE": str(tmp_path / "gone")}
+    assert run("triage", old, "--json").document["files"][0]["verdict"] == "holds data"
+
+
 # One run
 
 
@@ -301,7 +327,7 @@ def test_a_file_that_is_named_twice_is_judged_once(run, tmp_path: Path, old: Pat
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--into", "shop"], ["--yes"], ["--limit-seconds", "0"], ["--import", "--into", ""]],
+    [["--into", "shop"], ["--limit-seconds", "0"], ["--import", "--into", ""]],
 )
 def test_a_wrong_use_is_refused_before_anything_is_judged(run, old: Path, arguments: list[str]):
     assert run("triage", old, *arguments).code in (2, 6)

@@ -106,12 +106,15 @@ class Command(BaseCommand):
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.epilog = _EPILOG
         common = CommandParser(add_help=False)
-        common.add_argument("--json", action="store_true", help="print one JSON document on stdout")
+        common.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document on stdout"
+        )
         common.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=argparse.SUPPRESS)
         common.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS)
         common.add_argument("--settings", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         common.add_argument("--pythonpath", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         common.add_argument("--no-color", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)  # before the verb does as well
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
         for name, module in VERBS.items():
             verb = verbs.add_parser(name, parents=[common], help=module.HELP, description=module.__doc__)

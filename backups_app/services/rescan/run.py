@@ -10,7 +10,7 @@ from django.utils import timezone
 from ... import conf
 from ...core import manifest as manifests
 from ...core.chain import Fault, Head, Link, chain_end, judge_chain
-from ...core.errors import BusyError, RefusedError, UnreachableError, translated
+from ...core.errors import BusyError, NotFoundError, RefusedError, UnreachableError, translated
 from ...core.files import file_lock
 from ...core.manifest import Manifest
 from ...core.progress import ProgressCallback, Watch
@@ -19,7 +19,7 @@ from ...destinations import LOCAL, Destination, get_destination
 from ...models import Backup, Copy, Database, Verification
 from ...models.backup import Verdict
 from ..audit import Actor
-from ..chain import adopt_head, head_of
+from ..chain import adopt_head, head_of, kept_head
 from ..heal import heal_interrupted
 from ..hosts import here
 from ..signing import trust
@@ -49,7 +49,7 @@ def rescan_all(
     Those of the settings come first, in their order: what one of them knows is not missing at the next.
 
     Raises:
-        RefusedError: a named one is not configured. Else as :func:`rescan`; what was found at the
+        NotFoundError: a named one is not configured. Else as :func:`rescan`; what was found at the
             destinations before stays recorded.
     """
     found: list[Rescan] = []
@@ -58,7 +58,7 @@ def rescan_all(
             get_destination(name)
         except RefusedError as exc:
             if names:
-                raise
+                raise NotFoundError(exc.message, exc.hint) from exc
             found.append(_not_configured(name, exc, actor=actor, is_dry_run=is_dry_run))
             continue
         found.append(
@@ -327,7 +327,8 @@ class _Run:
 
     def _judge_chains(self, heads: dict[str, Head | None]) -> None:
         for identity in sorted({*heads, *self.links}):
-            links, head = self.links.get(identity, []), heads.get(identity)
+            # A head outlives the catalogue, and says of a chain that nobody knows any more where it ended.
+            links, head = self.links.get(identity, []), heads.get(identity) or kept_head(identity)
             spoiled, missing = self.spoiled.get(identity, set()), self.missing.get(identity, set())
             last = max([*(link.sequence for link in links), *spoiled], default=0)
             # What was reported by name is not reported by number again, but for the end of the chain.
@@ -347,7 +348,7 @@ class _Run:
         """What the head knows to be deleted on purpose, now as well as before we looked."""
         database = Database.objects.filter(identity=identity).first()
         now = head_of(database) if database is not None else None
-        return merged(head.pruned if head else (), now.pruned if now else ())
+        return merged(*(each.pruned for each in (head, now) if each))
 
     def _find_fault(self, fault: Fault, identity: str) -> None:
         numbers = f"number {fault.sequence}" if fault.sequence == fault.last else f"{fault.sequence} to {fault.last}"

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 from django.utils import timezone
 
-from ... import conf
+from ... import conf, encryption
 from ...core.age import X25519Identity, decrypt, read_identities
-from ...core.errors import RefusedError
+from ...core.errors import BackupError, RefusedError
 from ...core.legacy import KEY_BYTES
 from ...core.triage import FileIdentity, Limits, TriageOptions, read_legacy_keys
 from ..databases import live_files
+
+logger = logging.getLogger(__name__)
 
 
 def triage_options(
     *,
     key_files: Iterable[Path] = (),
-    identity_file: Path | None = None,
+    identity_files: Iterable[Path] = (),
     limit_seconds: float | None = None,
     ask_passphrase: Callable[[], str] | None = None,
 ) -> TriageOptions:
-    """The options of a triage: the keys given and those in ``TRIAGE_KEY_FILES``; no key is ever made.
+    """The options of a triage: the keys given, those in ``TRIAGE_KEY_FILES``, and the identity of this host.
 
-    Live databases under care, the catalogue, and what lies beside them are excluded.
-    ``limit_seconds`` is for each file.
+    Identity files may be keys of the old system as well. No key is ever made. Live databases under care,
+    the catalogue, and what lies beside them are excluded. ``limit_seconds`` is for each file.
 
     Raises:
         NotFoundError, InputError: a key file is missing, or is none. RefusedError: it is a live database.
@@ -36,13 +39,16 @@ def triage_options(
     identities: list[X25519Identity] = []
     for path in key_files:
         keys += read_legacy_keys(_not_live(path, live))
-    if identity_file is not None:
-        identities += read_identities(_not_live(identity_file, live), ask_passphrase=ask_passphrase)
-    for path in conf.triage_key_files():
+    for path in [*identity_files, *conf.triage_key_files()]:
         if path.is_dir() or _size(path) == KEY_BYTES:  # no line of age is so short
             keys += read_legacy_keys(_not_live(path, live))
         else:
             identities += read_identities(_not_live(path, live), ask_passphrase=ask_passphrase)
+    for path in encryption.identity_files():
+        try:
+            identities += read_identities(_not_live(path, live))
+        except BackupError as exc:  # the system checks say so; what it opens is judged "key missing"
+            logger.warning("Triage goes on without the identity of this host: %s", exc)
     return TriageOptions(
         keys=tuple(dict.fromkeys(keys)),
         open_age=partial(_opened, identities) if identities else None,
