@@ -139,7 +139,7 @@ def _print(inspection: Inspection, *, is_json: bool) -> None:
     if census is not None:
         for table, rows in census.tables.items():
             print(f"{rows:>12,}  {printable(table)}")
-    if manifest is None:
+    if manifest is None and not failures(inspection.checks):
         print(
             "Warning: there is no manifest beside the archive. It is whole and sound, "
             "but nothing proves who made it or that no row is missing.",

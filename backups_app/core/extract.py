@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from . import archive as archives
 from . import manifest as manifests
+from . import signature as signatures
 from .age import MAGICS, SUFFIX
 from .archive import Keys, OpenStored, OverLimitError, unpack_archive
 from .beside import archive_beside, links_beside, manifest_beside, open_archive_file
@@ -151,6 +152,8 @@ def _extract_database(
 ) -> Inspection:
     if manifest is not None:
         path = archive_beside(archive, manifest)
+        signed = _check_signature(archive, manifest)
+        _refuse_failures(signed)
         checks = extract_archive(
             lambda: open_archive_file(path),
             manifest,
@@ -159,7 +162,7 @@ def _extract_database(
             keys=keys,
             below=links_beside(path, manifest, keys=keys),
         )
-        return _inspected(manifest, checks)
+        return _inspected(manifest, [*signed, *checks])
     _refuse_lonely_delta(archive)
     with partial_beside(target) as temporary:
         refuse_existing(target)
@@ -167,6 +170,22 @@ def _extract_database(
         _refuse_failures(inspection.checks)
         publish_new_file(temporary, target)
     return inspection
+
+
+def _check_signature(archive: Path, manifest: Manifest) -> list[Check]:
+    """Whether the signature beside the manifest is one over it; nothing when none is there, or none belongs to it.
+
+    That the key is the right one cannot be known here: its id is to be compared with what was noted.
+    """
+    stem = archives.stem_of(archive.name.removesuffix(manifests.SUFFIX))
+    path = archive.with_name(stem + signatures.SUFFIX)
+    if not manifest.is_signed or not path.exists():
+        return []
+    with open_archive_file(path) as stream:
+        signature = archives.read_at_most(stream, signatures.SIGNATURE_BYTES + 1)
+    if not manifest.key.has_signed(manifest.to_bytes(), signature):
+        return [Check(name="signature", ok=False, evidence="the signature beside it is not one over this manifest")]
+    return [Check(name="signature", ok=True, evidence=f"Ed25519, key {manifest.key.key_id}")]
 
 
 def _extracting_media(
@@ -220,7 +239,7 @@ def inspect_file(archive: Path, *, scratch: Path, watch: Watch, keys: Keys = NO_
             keys=keys,
             below=links_beside(path, manifest, keys=keys),
         )
-        return _inspected(manifest, checks).with_media(media)
+        return _inspected(manifest, [*_check_signature(archive, manifest), *checks]).with_media(media)
     _refuse_lonely_delta(archive)
     unpacked = scratch / "inspect.sqlite3"
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from backups_app.core.errors import (
     UnreachableError,
     VerificationError,
 )
+from backups_app.core.extract import extract_file, inspect_file
+from backups_app.core.progress import Watch
 from backups_app.models import AuditEvent, Backup, Copy, Database
 from backups_app.services.extract import extract_backup
+from backups_app.services.names import stored_names
 from tests.conftest import ACTOR
 from tests.support import connected, content_of, integrity_of, names_in
 
@@ -154,3 +158,23 @@ def test_a_true_copy_that_failed_its_policy_can_still_be_extracted(
     extract_backup(backup, folder / "new.sqlite3", actor=ACTOR)
     assert content_of(folder / "new.sqlite3") == content_of(shop_file)
     assert Backup.objects.get().state == "failed"
+
+
+def test_the_engine_alone_looks_at_the_signature_that_lies_beside(backup: Backup, archive_of: ArchiveOf, folder: Path):
+    archive, target = archive_of(backup), folder / "new.sqlite3"
+    *_others, signature = (archive.parent / Path(name).name for name in stored_names(archive.name))
+
+    def said() -> list[bool]:
+        inspection = inspect_file(archive, scratch=folder, watch=Watch())
+        return [check.ok for check in inspection.checks if check.name == "signature"]
+
+    assert said() == [True]
+    signature.write_bytes(os.urandom(64))
+    assert said() == [False]
+    with pytest.raises(VerificationError, match="signature"):
+        extract_file(archive, target, watch=Watch())
+    assert names_in(folder) == set()
+    signature.unlink()  # who has only two of the three files goes on without
+    assert said() == []
+    extract_file(archive, target, watch=Watch())
+    assert names_in(folder) == {"new.sqlite3"}

@@ -20,6 +20,7 @@ from ...core.census import Census
 from ...core.compare import Side, compare, read_side
 from ...core.errors import InputError, NotFoundError, VerificationError, translated
 from ...core.files import scratch_folder
+from ...core.manifest import utc_text
 from ...core.progress import Watch
 from ...core.restore import SPACE_FACTOR, refuse_unfit
 from ...core.sqlite import open_live, open_snapshot
@@ -128,7 +129,7 @@ def _assemble(facts: Facts, *, now: Side | None, after: Side, problem: str) -> P
     backup, found = facts.backup, objections(facts)
     moment = timezone.now()
     document: dict[str, Any] = {
-        "computed_at": moment.isoformat(),
+        "computed_at": utc_text(moment),
         "backup": backup.pk,
         "database": facts.database.name,
         "backup_age_seconds": int((moment - (backup.taken_at or backup.created_at)).total_seconds()),
