@@ -87,6 +87,21 @@ exit codes: 0 done, 1 failed, 2 usage, 3 verification failed, 4 busy or locked, 
 """
 
 
+def _common() -> CommandParser:
+    """What every verb takes; its own arguments of the same name count instead."""
+    common = CommandParser(add_help=False)
+    common.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document on stdout"
+    )
+    common.add_argument("--yes", action="store_true", help=argparse.SUPPRESS)  # no harm where nothing is asked
+    common.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=argparse.SUPPRESS)
+    common.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS)
+    common.add_argument("--settings", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    common.add_argument("--pythonpath", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    common.add_argument("--no-color", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    return common
+
+
 class Command(BaseCommand):
     """Backups of the SQLite databases under care."""
 
@@ -105,19 +120,12 @@ class Command(BaseCommand):
         """One sub-parser per verb; the options every command has may follow the verb too."""
         parser.formatter_class = argparse.RawDescriptionHelpFormatter
         parser.epilog = _EPILOG
-        common = CommandParser(add_help=False)
-        common.add_argument(
-            "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document on stdout"
-        )
-        common.add_argument("-v", "--verbosity", type=int, choices=[0, 1, 2, 3], default=argparse.SUPPRESS)
-        common.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS)
-        common.add_argument("--settings", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        common.add_argument("--pythonpath", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        common.add_argument("--no-color", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)  # before the verb does as well
         verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
         for name, module in VERBS.items():
-            verb = verbs.add_parser(name, parents=[common], help=module.HELP, description=module.__doc__)
+            verb = verbs.add_parser(
+                name, parents=[_common()], conflict_handler="resolve", help=module.HELP, description=module.__doc__
+            )
             module.add_arguments(verb)
 
     def run_from_argv(self, argv: list[str]) -> None:
