@@ -11,6 +11,7 @@ from django.utils import timezone
 from ... import conf
 from ...core.errors import BackupError, CancelledError
 from ...jobs.claim import Claim
+from ...jobs.connection import distrust_connection
 from ...models import Backup, Job, Restore, Verification
 from ...models.backup import Verdict
 from ...redaction import redacted
@@ -80,6 +81,7 @@ def _is_same_look(one: Verification, other: Verification) -> bool:
 
 def finish(claim: Claim, ending: Ending) -> bool:
     """Record how a claimed job ended; False when the claim was lost and somebody else decides."""
+    distrust_connection()
     claim.log.add(f"{ending.state}: {ending.outcome}" if ending.outcome else str(ending.state))
     return close(claim.job, ending, heartbeat_at=timezone.now(), **claim.facts())
 

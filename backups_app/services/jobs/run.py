@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from django.db import IntegrityError, transaction
+from django.db import Error, IntegrityError, transaction
 
 from ... import conf
 from ...core.errors import BackupError, NotFoundError
@@ -48,7 +48,12 @@ def run_job(job_id: str) -> None:
         if claim is None:
             return
         _do(claim)
-    wake_waiting_of(job.database)
+    try:
+        wake_waiting_of(job.database)
+    except Error as exc:
+        logger.warning(
+            "The catalogue could not be reached (%s); what waits is called by the clock.", type(exc).__name__
+        )
 
 
 def wake_waiting_of(database: Database | None) -> None:
