@@ -12,12 +12,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from django.db import DatabaseError, connections
+from django.db import Error, connections
 from django.db.models import F
 from django.utils import timezone
 
@@ -25,6 +25,7 @@ from .. import conf
 from ..core.files import file_lock
 from ..core.progress import ProgressCallback, Watch
 from ..models import Database, Job
+from .connection import distrust_connection
 from .log import JobLog
 from .supervisor import GENERATION_VARIABLE
 
@@ -118,7 +119,11 @@ class Claim:
     def watch(
         self, *, on_progress: ProgressCallback | None = None, is_cancelled: Callable[[], bool] | None = None
     ) -> Watch:
-        """What the engine is given: progress goes to the row (and ``on_progress``), a cancel comes from either."""
+        """What the engine is given: progress goes to the row (and ``on_progress``), a cancel comes from either.
+
+        After each look at it, the next query of the thread that calls this is made on a connection that stands.
+        """
+        caller = threading.get_ident()
 
         def progress(phase: str, done_bytes: int, total_bytes: int) -> None:
             self._note_progress(phase, done_bytes, total_bytes)
@@ -126,6 +131,8 @@ class Claim:
                 on_progress(phase, done_bytes, total_bytes)
 
         def must_stop() -> bool:
+            if threading.get_ident() == caller:
+                distrust_connection()
             return self._must_stop.is_set() or (is_cancelled is not None and is_cancelled())
 
         return Watch(on_progress=progress, is_cancelled=must_stop, deadline_seconds=conf.get("DEADLINE_SECONDS"))
@@ -181,11 +188,13 @@ class Claim:
             while not self._is_over.wait(_LOOK_SECONDS):
                 facts, waited = self.facts(), time.monotonic() - written_at
                 is_due = waited >= _BEAT_SECONDS or (waited >= _WRITE_SECONDS and facts != written)
-                # The catalogue may be busy: the lock says that we live, and the next look comes soon.
-                with suppress(DatabaseError):
+                try:
                     self._look()
                     if is_due and self.write(**facts, heartbeat_at=timezone.now()):
                         written, written_at = facts, time.monotonic()
+                except Error:
+                    # The catalogue may be busy, or lost: the lock says that we live, and the next look comes soon.
+                    distrust_connection()
         finally:
             connections[conf.CATALOG_ALIAS].close()
 

@@ -16,6 +16,7 @@ from ..core.manifest import Delta
 from ..core.media.pack import PackedMedia
 from ..core.snapshot import Snapshot
 from ..core.verify import Check, reason_of
+from ..jobs.connection import distrust_connection
 from ..models import AuditEvent, Backup, Copy, Verification
 from ..models.backup import Verdict
 from . import audit
@@ -159,6 +160,7 @@ def _missing_at(attempts: Sequence[Attempt]) -> list[str]:
 
 def record_failure(backup: Backup, exc: BackupError, *, actor: Actor) -> None:
     """Record a backup that came to nothing: ``failed``, or ``cancelled``, with why and what to do."""
+    distrust_connection()  # its loss may be why
     is_cancelled = isinstance(exc, CancelledError)
     backup.state = Backup.State.CANCELLED if is_cancelled else Backup.State.FAILED
     backup.finished_at = timezone.now()

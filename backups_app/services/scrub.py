@@ -121,21 +121,24 @@ def scrub_database(
 def scrub_claimed_database(database: Database, *, actor: Actor, job: Job | None, watch: Watch) -> list[Verification]:
     """What a schedule does: the due copies, and those of the newest verified backup in any case.
 
+    What an interrupted attempt of ``job`` has judged as deeply is not read again, and not returned.
+
     Raises:
-        NotFoundError: there is nothing verified and nothing due.
+        NotFoundError: there is nothing verified and nothing due, and ``job`` has judged nothing.
     """
+    earlier = list(job.verifications.all()) if job is not None else []
     found = prove_due(database, actor=actor, job=job, watch=watch)
-    judged = {each.backup_id for each in found}
     try:
         newest = newest_verified(database)
     except NotFoundError:
-        if not found:
+        if not found and not earlier:
             raise
         return found
-    if newest.pk in judged or (job is not None and job.verifications.filter(backup=newest).exists()):
-        return found
+    level = deepest_level(newest)
+    judged = {each.destination for each in [*earlier, *found] if (each.backup_id, each.level) == (newest.pk, level)}
     for copy in newest.copies.filter(state__in=Copy.STORED_STATES):
-        found += _prove(newest, copy, actor=actor, job=job, watch=watch)
+        if copy.destination not in judged:
+            found += _prove(newest, copy, actor=actor, job=job, watch=watch)
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -15,13 +16,15 @@ from backups_app import destinations
 from backups_app.core.errors import BackupError, DiskFullError, NotFoundError
 from backups_app.core.progress import Watch
 from backups_app.destinations import LocalDestination
+from backups_app.jobs.claim import claim_queued, job_lock
 from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verification
-from backups_app.services.jobs import ask_due, ask_verify
+from backups_app.services.jobs import ask_due, ask_verify, reap, run
+from backups_app.services.jobs.reap import reap_jobs
 from backups_app.services.jobs.run import run_job
 from backups_app.services.names import stored_names
 from backups_app.services.rescan import rescan
 from backups_app.services.scrub import bytes_left, due_copies, scrub_claimed_database, scrub_database
-from backups_app.services.verify import verify_backup
+from backups_app.services.verify import verify_backup, verify_copy
 from tests.conftest import ACTOR
 from tests.support import bytes_in, names_in
 
@@ -321,6 +324,109 @@ def test_who_asks_for_one_backup_while_a_scrub_waits_gets_both(shop: Database, m
         newest.pk: "full",
         asked.pk: "quick",
     }
+
+
+def test_a_drill_that_was_asked_for_while_a_scrub_waits_is_made(shop: Database, make_backup: MakeBackup):
+    newest = make_backup(shop)
+    ask_due(shop, actor=ACTOR, trigger="schedule")
+    (joined,) = ask_verify([newest], level="drill", actor=ACTOR, trigger="admin")
+    job = done(joined)
+    assert list(job.verifications.order_by("pk").values_list("level", "verdict")) == [
+        ("full", "passed"),
+        ("drill", "passed"),
+    ]
+    assert (job.state, job.outcome) == ("succeeded", "2 verified: passed.")
+
+
+def complains(_connection: sqlite3.Connection) -> str:
+    return "the till is empty"
+
+
+def test_a_copy_that_failed_after_it_had_passed_is_not_called_replaced(
+    shop: Database, make_backup: MakeBackup, settings: Settings
+):
+    settings.BACKUPS = {**settings.BACKUPS, "DRILL_CHECKS": [f"{complains.__module__}.complains"]}
+    newest = make_backup(shop)
+    ask_due(shop, actor=ACTOR, trigger="schedule")
+    job = done(ask_verify([newest], level="drill", actor=ACTOR, trigger="admin")[0])
+    assert (job.state, job.failure_code) == ("failed", "verification_failed")
+    assert "the till is empty" in job.outcome
+    assert "replaced" not in job.outcome
+
+
+# A worker that is killed in the middle
+
+
+def interrupted(job: Job, backup: Backup, *, destination: str, level: str = "full") -> None:
+    """A worker claims the job, judges one copy, and is killed."""
+    database = job.database
+    with job_lock(database) as is_ours:
+        claim = claim_queued(job.pk)
+        assert is_ours
+        assert claim is not None
+        copy = backup.copies.get(destination=destination)
+        verify_copy(backup, copy, level=level, actor=ACTOR, job=claim.job, watch=claim.watch())
+    assert [each.pk for each in reap_jobs()] == [job.pk]
+    job.refresh_from_db()
+    assert (job.state, job.attempts) == ("queued", 1)
+
+
+@pytest.fixture
+def _no_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (reap, run):
+        monkeypatch.setattr(module, "wake", lambda _job: True)
+
+
+@pytest.mark.usefixtures("_no_queue")
+def test_the_next_attempt_reads_the_copies_that_the_first_one_did_not(
+    shop: Database, make_backup: MakeBackup, home: Path, far: Path
+):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    (job,) = ask_verify([backup], level="full", actor=ACTOR, trigger="admin")
+    interrupted(job, backup, destination="local")
+    (far / backup.archive_name).write_bytes(bytes(backup.archive_bytes or 0))
+    job = done(job)
+    found = job.verifications.order_by("pk")
+    assert verdicts(list(found)) == [("local", "passed"), ("far", "failed")], "each is read once"
+    assert (job.state, job.failure_code) == ("failed", "verification_failed")
+    assert f"{backup.pk} at far" in job.outcome
+
+
+@pytest.mark.usefixtures("_no_queue")
+def test_the_next_attempt_of_a_scrub_reads_the_copies_that_the_first_one_did_not(
+    shop: Database, make_backup: MakeBackup, home: Path, far: Path
+):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    verify_backup(backup, level="full", actor=ACTOR)
+    assert due_copies(shop, now=timezone.now()) == []
+    job = ask_due(shop, actor=ACTOR, trigger="schedule")
+    interrupted(job, backup, destination="local")
+    rot(far / backup.archive_name)
+    job = done(job)
+    found = job.verifications.order_by("pk")
+    assert verdicts(list(found)) == [("local", "passed"), ("far", "failed"), ("far", "passed")]
+    assert (job.state, job.failure_code) == ("failed", "verification_failed")
+    assert job.outcome.endswith("it was replaced by a good copy")
+    assert bytes_in(far) == bytes_in(home / "archives")
+
+
+@pytest.mark.usefixtures("_no_queue")
+@pytest.mark.parametrize("has_another", [True, False])
+def test_what_the_first_attempt_of_a_scrub_found_bad_is_told_by_the_next(
+    shop: Database, make_backup: MakeBackup, archive_of: Callable[[Backup], Path], has_another: bool
+):
+    if has_another:
+        make_backup(shop)
+    bad = make_backup(shop)
+    rot(archive_of(bad))
+    job = ask_due(shop, actor=ACTOR, trigger="schedule")
+    interrupted(job, bad, destination="local")
+    job = done(job)
+    assert (job.state, job.failure_code) == ("failed", "verification_failed")
+    assert bad.pk in job.outcome
+    assert job.verifications.filter(backup=bad).count() == 1, "it is told once"
 
 
 def test_a_backup_that_was_pruned_since_it_was_asked_for_is_nobodys_loss(shop: Database, make_backup: MakeBackup):

@@ -81,7 +81,8 @@ def _annotated(*, now: datetime) -> Any:
     # An import is as old as its content, however it got its time: it says nothing about today.
     own = every.exclude(trigger=Backup.Trigger.IMPORT)
     verified = own.filter(state=Backup.State.VERIFIED).order_by("-taken_at")
-    ended = own.exclude(state=Backup.State.RUNNING)
+    # What somebody cancelled says nothing either: a failure before it is still the last word.
+    ended = own.exclude(state__in=[Backup.State.RUNNING, Backup.State.CANCELLED])
     earlier = {
         f"{measure}_{place}": Subquery(verified.values(measure)[place : place + 1])
         for place in _EARLIER

@@ -56,6 +56,7 @@ class DatabaseHealth:
     database: Database
     last_verified: Backup | None
     last_attempt: Backup | None
+    """The newest backup that ended by itself, whatever it came to."""
     limit: timedelta
     earlier: list[Sizes] = field(default_factory=list)
     """Of the verified backups before the last one, newest first: what it is compared with."""

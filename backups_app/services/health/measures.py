@@ -52,7 +52,7 @@ _DATABASE: tuple[tuple[str, str, Callable[[DatabaseHealth], float | None]], ...]
     ),
     (
         "walsafe_last_attempt_timestamp_seconds",
-        "When the last backup was begun, however it ended.",
+        "When the last backup was begun, unless it was cancelled.",
         lambda each: _time(each.last_attempt.created_at if each.last_attempt else None),
     ),
     (

@@ -11,6 +11,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from ... import conf
 from ...models import Job, Verification
 from ..hosts import silent_hosts
+from ..jobs.attend import turn_of
 from ..schedules import overdue
 from ..wording import english
 from .facts import Look, Problem
@@ -40,8 +41,8 @@ def find_silent_hosts(look: Look) -> Iterator[Problem]:
 
 def find_waiting_jobs(look: Look) -> Iterator[Problem]:
     """Does somebody take the jobs? One problem for each host whose jobs nobody takes."""
-    occupied = {job.database_id for job in look.jobs if job.state == Job.State.RUNNING and job.database_id}
-    ready = [job for job in look.jobs if job.state == Job.State.QUEUED and job.database_id not in occupied]
+    occupied = {turn_of(job) for job in look.jobs if job.state == Job.State.RUNNING}
+    ready = [job for job in look.jobs if job.state == Job.State.QUEUED and turn_of(job) not in occupied]
     by_host: dict[str, list[Job]] = defaultdict(list)
     for job in ready:
         if job.created_at < look.now - _QUEUE_PATIENCE:

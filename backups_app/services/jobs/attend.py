@@ -34,10 +34,16 @@ def _ready_here() -> list[Job]:
 
 
 def ready_jobs() -> list[Job]:
-    """The queued jobs, of all hosts, whose database nothing else works on, the oldest first."""
-    occupied = Job.objects.filter(state=Job.State.RUNNING, database__isnull=False).values("database")
-    waiting = Job.objects.filter(state=Job.State.QUEUED).exclude(database__in=occupied)
-    return list(waiting.order_by("created_at").select_related("database"))
+    """The queued jobs, of all hosts, that wait for no other job, the oldest first."""
+    running = Job.objects.filter(state=Job.State.RUNNING).only("database", "host")
+    occupied = {turn_of(job) for job in running}
+    waiting = Job.objects.filter(state=Job.State.QUEUED).order_by("created_at").select_related("database")
+    return [job for job in waiting if turn_of(job) not in occupied]
+
+
+def turn_of(job: Job) -> int | str:
+    """What no two jobs have at once: their database or, without one, their host, by its lock (``claim.job_lock``)."""
+    return job.database_id or ("" if conf.is_catalog_local() else job.host)
 
 
 @dataclass(frozen=True, kw_only=True)

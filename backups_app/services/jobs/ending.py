@@ -11,6 +11,7 @@ from django.utils import timezone
 from ... import conf
 from ...core.errors import BackupError, CancelledError
 from ...jobs.claim import Claim
+from ...jobs.connection import distrust_connection
 from ...models import Backup, Job, Restore, Verification
 from ...models.backup import Verdict
 from ...redaction import redacted
@@ -48,13 +49,14 @@ class Ending:
 
     @classmethod
     def of_verifications(cls, found: list[Verification]) -> Ending:
-        """That of a job that verified copies: one bad copy makes it a failure."""
+        """That of a job that verified copies, in the order of the verdicts: one bad copy makes it a failure."""
         bad = [each for each in found if each.verdict != Verdict.PASSED]
         if not bad:
             return cls.succeeded(f"{len(found)} verified: passed.")
         first = bad[0]
         more = f" ({len(bad)} of {len(found)} did not pass)" if len(found) > 1 else ""
-        if any(_is_same_copy(each, first) and each.verdict == Verdict.PASSED for each in found):
+        since = found[found.index(first) + 1 :]
+        if any(_is_same_look(each, first) and each.verdict == Verdict.PASSED for each in since):
             more += "; it was replaced by a good copy"
         return cls(
             state=Job.State.FAILED,
@@ -73,12 +75,13 @@ class Ending:
         return cls(state=state, outcome=reason, hint=restore.hint, code=restore.failure_code or BackupError.code)
 
 
-def _is_same_copy(one: Verification, other: Verification) -> bool:
-    return (one.backup_id, one.destination) == (other.backup_id, other.destination)
+def _is_same_look(one: Verification, other: Verification) -> bool:
+    return (one.backup_id, one.destination, one.level) == (other.backup_id, other.destination, other.level)
 
 
 def finish(claim: Claim, ending: Ending) -> bool:
     """Record how a claimed job ended; False when the claim was lost and somebody else decides."""
+    distrust_connection()
     claim.log.add(f"{ending.state}: {ending.outcome}" if ending.outcome else str(ending.state))
     return close(claim.job, ending, heartbeat_at=timezone.now(), **claim.facts())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from django.db import IntegrityError, transaction
+from django.db import Error, IntegrityError, transaction
 
 from ... import conf
 from ...core.errors import BackupError, NotFoundError
@@ -13,6 +13,7 @@ from ...jobs.claim import Claim, claim_queued, job_lock
 from ...jobs.queue import wake
 from ...models import Backup, Database, Job, Verification
 from ..audit import Actor
+from ..copies import require_copies
 from ..create import create_claimed_backup
 from ..hosts import is_here
 from ..prune import prune_claimed_database
@@ -20,7 +21,7 @@ from ..recopy import recopy_claimed_database
 from ..restores.run import run_claimed_restore
 from ..scrub import newest_verified, scrub_claimed_database
 from ..triage.runs import run_claimed_triage
-from ..verify import verify_claimed_backup
+from ..verify import verify_claimed_backup, verify_copy
 from .ending import Ending, finish
 from .inline import recorded
 from .reap import bury_dead_of
@@ -47,7 +48,12 @@ def run_job(job_id: str) -> None:
         if claim is None:
             return
         _do(claim)
-    wake_waiting_of(job.database)
+    try:
+        wake_waiting_of(job.database)
+    except Error as exc:
+        logger.warning(
+            "The catalogue could not be reached (%s); what waits is called by the clock.", type(exc).__name__
+        )
 
 
 def wake_waiting_of(database: Database | None) -> None:
@@ -102,21 +108,22 @@ def _create(claim: Claim) -> Ending:
 def _verify(claim: Claim) -> Ending:
     job, watch = claim.job, claim.watch()
     level = str(job.options.get("level", Verification.Level.FULL))
+    found = list(job.verifications.order_by("pk"))  # by an attempt that was interrupted
     if "due" in job.options or "backups" not in job.options:
-        found = scrub_claimed_database(_database_of(job), actor=actor_of(job), job=job, watch=watch)
-        if "backups" not in job.options:
-            return Ending.of_verifications(found)
-    found = list(job.verifications.select_related("backup"))  # by an attempt that was interrupted
-    judged = {each.backup_id for each in found}
+        found += scrub_claimed_database(_database_of(job), actor=actor_of(job), job=job, watch=watch)
+    judged = {(each.backup_id, each.destination) for each in found if each.level == level}
     for backup in _backups_of(job):
-        if backup.pk not in judged:
-            found += verify_claimed_backup(backup, level=level, actor=actor_of(job), job=job, watch=watch)
+        for copy in require_copies(backup):
+            if (backup.pk, copy.destination) not in judged:
+                found.append(verify_copy(backup, copy, level=level, actor=actor_of(job), job=job, watch=watch))
     return Ending.of_verifications(found)
 
 
 def _backups_of(job: Job) -> list[Backup]:
     """The backups that a job names. Those that were pruned in the meantime are nobody's loss."""
-    named = Backup.objects.select_related("database").filter(database=job.database, pk__in=job.options["backups"])
+    named = Backup.objects.select_related("database").filter(
+        database=job.database, pk__in=job.options.get("backups", [])
+    )
     return list(named.exclude(state__in=Backup.GONE_STATES))
 
 

@@ -14,6 +14,7 @@ from backups_app.core.sqlite import has_wal_reset_bug
 from backups_app.models import Backup, Database, Host, Job, Notification, Schedule
 from backups_app.services.databases import add_database
 from backups_app.services.health import Health, check_health, freshness_limit
+from backups_app.services.health.measures import measure
 from backups_app.services.jobs import ask_create, cancel_job
 from backups_app.services.notifications import notify
 from backups_app.services.schedules import fire_due, save_schedule
@@ -94,6 +95,23 @@ def test_a_failed_last_run_needs_attention_with_its_reason(
 def test_a_cancelled_last_run_alone_is_no_alarm(shop: Database, make_backup: Callable[..., Backup]):
     make_backup(shop)
     make_backup(shop, is_cancelled=lambda: True)
+    assert check_health().is_ok
+
+
+def test_a_failure_is_told_until_a_backup_succeeds_whatever_was_cancelled_since(
+    shop: Database, shop_file: Path, make_backup: Callable[..., Backup]
+):
+    make_backup(shop)
+    shop_file.rename(shop_file.with_name("aside"))
+    failed = make_backup(shop)
+    shop_file.with_name("aside").rename(shop_file)
+    make_backup(shop, is_cancelled=lambda: True)
+    health = check_health()
+    assert codes(health) == ["last_run_failed"]
+    assert health.databases[0].last_attempt == failed
+    (measured,) = [each for each in measure(now=timezone.now()) if each.name == "walsafe_last_attempt_failed"]
+    assert measured.values == [(("shop",), 1.0)]
+    make_backup(shop)
     assert check_health().is_ok
 
 

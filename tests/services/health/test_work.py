@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -74,3 +75,25 @@ def test_missed_runs_that_were_made_up_for_are_a_note_until_one_is_on_time(safe:
     assert any("stands for 3 missed" in each for each in health.notices)
     ScheduledRun.objects.create(schedule=schedule, due_at=now)
     assert not any("missed" in each for each in check_health(now=now).notices)
+
+
+def test_a_job_without_a_database_may_wait_for_another_one(safe: Database):
+    long_ago = timezone.now() - timedelta(minutes=10)
+    owned = {"owner": "life:7", "token": 1, "started_at": long_ago, "heartbeat_at": long_ago}
+    first = Job.objects.create(kind="triage", trigger="admin", state="running", created_at=long_ago, **owned)
+    Job.objects.create(kind="triage", trigger="admin", created_at=long_ago)
+    assert check_health().is_ok
+    Job.objects.filter(pk=first.pk).update(state="succeeded", finished_at=long_ago)
+    assert [each.code for each in check_health().problems] == ["jobs_wait"]
+
+
+def test_a_job_without_a_database_does_not_wait_for_one_of_another_host(safe: Database, as_host: Callable[[str], None]):
+    as_host("alpha")
+    long_ago = timezone.now() - timedelta(minutes=10)
+    owned = {"owner": "life:7", "token": 1, "started_at": long_ago, "heartbeat_at": long_ago}
+    facts = {"kind": "triage", "trigger": "admin", "created_at": long_ago}
+    Job.objects.create(state="running", host="alpha", **facts, **owned)
+    Job.objects.create(host="alpha", **facts)
+    assert "jobs_wait" not in [each.code for each in check_health().problems]
+    Job.objects.create(host="beta", **facts)
+    assert [each.subject for each in check_health().problems if each.code == "jobs_wait"] == ["beta"]

@@ -72,6 +72,18 @@ def test_jobs_without_a_database_are_ready(db_catalog: None):
     assert ready_jobs() == [job]
 
 
+def test_of_jobs_without_a_database_one_runs_on_each_host(
+    as_host: Callable[[str], None], db_catalog: None, orphan: Callable[..., Job]
+):
+    as_host("alpha")
+    orphan("triage", database=None, host="alpha")
+    waiting = {host: Job.objects.create(kind="triage", trigger="admin", host=host) for host in ("alpha", "beta")}
+    assert ready_jobs() == [waiting["beta"]]
+    assert wake_waiting(now=NOW) == 0
+    as_host("beta")
+    assert wake_waiting(now=NOW) == 1
+
+
 # Stalled?
 
 
@@ -114,6 +126,22 @@ def test_one_long_job_does_not_hide_that_its_sibling_is_dead(
     found = look_at_workers(now=NOW)
     assert found.is_stalled
     assert found.busy_generations == {"life"}
+
+
+def test_what_waits_for_another_job_without_a_database_is_no_stall(
+    db_catalog: None, orphan: Callable[..., Job], calls: list[str]
+):
+    first = orphan("triage", database=None, host=conf.host_name(), owner="life:7", started_at=LONG_AGO)
+    second = Job.objects.create(
+        kind="triage", trigger="admin", host="its name before", created_at=LONG_AGO, woken_at=LONG_AGO
+    )
+    assert not look_at_workers(now=NOW).is_stalled
+    assert wake_waiting(now=NOW) == 0
+    assert calls == []
+    Job.objects.filter(pk=first.pk).update(state="succeeded", finished_at=LONG_AGO)
+    assert look_at_workers(now=NOW).is_stalled, "nothing is in its way any more"
+    assert wake_waiting(now=NOW) == 1
+    assert calls == [second.pk]
 
 
 def test_when_all_workers_are_busy_waiting_is_right(
