@@ -38,7 +38,7 @@ from . import audit
 from .audit import Actor
 from .chain import check_chain
 from .copies import require_copies, stored_copies
-from .databases import required_tables
+from .databases import required_tables, still_required
 from .drill import Rehearsal, rehearse
 from .heal import heal_interrupted
 from .jobs.ending import Ending
@@ -265,12 +265,14 @@ def _check_copy(
             checks += verify_full(
                 open_stored,
                 manifest,
-                required_tables=required_tables(backup.database),
+                required_tables=still_required(backup.database, manifest),
                 scratch=scratch,
                 watch=watch,
                 keys=keys,
                 below=below,
             )
+        if not failures(checks):  # its census is that of the manifest
+            checks += _check_newer_tables(backup, manifest)
         if manifest.media is not None:
             checks += verify_media_full(
                 partial(reach(copy.destination).open, media_name(copy.name)),
@@ -283,6 +285,21 @@ def _check_copy(
     except LockedError as exc:
         checks += exc.checks
         raise
+
+
+def _check_newer_tables(backup: Backup, manifest: Manifest) -> list[Check]:
+    """Whether a copy would meet what is required by now; a finding, as it is what was backed up then.
+
+    A safety backup is made of whatever was there, so nothing is asked of it.
+    """
+    if backup.trigger == Backup.Trigger.SAFETY:
+        return []
+    newer = tuple(table for table in required_tables(backup.database) if table not in manifest.required_tables)
+    empty = manifest.census.empty_tables(newer)
+    if not empty:
+        return []
+    evidence = f"no rows in {', '.join(empty)}; not required when it was made"
+    return [Check(name="newer required tables", ok=False, is_advisory=True, evidence=evidence)]
 
 
 def verify_own_bytes(backup: Backup, copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:

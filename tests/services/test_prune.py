@@ -25,7 +25,7 @@ from backups_app.services.prune import policy_of, prune_database, simulate_prune
 from backups_app.services.restores import request_restore
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
-from tests.support import build_shop, bytes_in
+from tests.support import build_shop, bytes_in, connected
 
 MakeBackup = Callable[..., Backup]
 
@@ -318,6 +318,22 @@ def test_evidence_of_failures_loses_its_files_after_its_time(shop: Database, mak
     prune_database(shop, actor=ACTOR)
     assert (states([old, young]), len(files_of(home, old)), len(files_of(home, young))) == (["pruned", "failed"], 0, 3)
     assert Backup.objects.get(pk=old.pk).reason, "why it failed is still known"
+
+
+def test_what_is_required_since_does_not_delete_what_was_made_before(
+    history: list[Backup], shop: Database, shop_file: Path, home: Path, make_backup: MakeBackup
+):
+    with connected(shop_file) as connection:
+        connection.execute("CREATE TABLE refund AS SELECT 1 AS id")
+    Database.objects.filter(pk=shop.pk).update(required_tables=["refund"])
+    shop.refresh_from_db()
+    assert make_backup(shop).state == "verified"
+    old = Backup.objects.get(pk=history[0].pk)
+    verify_backup(old, level="full", actor=ACTOR)
+    plans = simulate_prune(shop, now=timezone.now() + timedelta(days=400))
+    (kept,) = [each.decision for each in plans if each.backup.pk == old.pk]
+    assert (kept.is_kept, kept.reason) == (True, "last 2 of 2")
+    assert files_of(home, old)
 
 
 # A crash in between
