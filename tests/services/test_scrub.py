@@ -19,9 +19,11 @@ from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Verifica
 from backups_app.services.jobs import ask_due, ask_verify
 from backups_app.services.jobs.run import run_job
 from backups_app.services.names import stored_names
+from backups_app.services.rescan import rescan
 from backups_app.services.scrub import bytes_left, due_copies, scrub_claimed_database, scrub_database
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
+from tests.keys import Key
 from tests.support import bytes_in, names_in
 
 MakeBackup = Callable[..., Backup]
@@ -102,6 +104,22 @@ def test_a_copy_that_could_not_be_reached_is_due_until_it_can(shop: Database, ma
     assert not Verification.objects.filter(verdict="failed").exists()
     (home / "unmounted").rename(home / "archives")
     assert verdicts(scrub_database(shop, actor=ACTOR)) == [("local", "passed")]
+    assert scrub_database(shop, actor=ACTOR) == []
+
+
+@pytest.mark.parametrize("has_identity", [True, False])
+def test_an_encrypted_backup_whose_row_was_rebuilt_is_proven_as_deeply_as_can_be_and_then_no_more(
+    shop: Database, make_backup: MakeBackup, encrypting: Callable[..., None], key: Key, has_identity: bool
+):
+    encrypting(key, identity=key.path if has_identity else None)
+    made = make_backup(shop)
+    for rows in (Verification.objects, Copy.objects, Backup.objects):
+        rows.all().delete()
+    assert rescan(actor=ACTOR).registered == 1
+    again = proven(Backup.objects.get(), days_ago=31)
+    assert (again.pk, again.is_encrypted, again.key_ids) == (made.pk, True, [])
+    found = scrub_database(shop, actor=ACTOR)
+    assert [(each.level, each.verdict) for each in found] == [("full" if has_identity else "quick", "passed")]
     assert scrub_database(shop, actor=ACTOR) == []
 
 
