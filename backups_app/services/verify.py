@@ -338,7 +338,7 @@ def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     """
     copy.checked_at = verification.finished_at
     copy.reason = verification.reason
-    is_good = verification.verdict == Verdict.PASSED or _failed_site_checks_only(verification)
+    is_good = verification.verdict == Verdict.PASSED or failed_site_checks_only(verification)
     if not is_good:
         copy.state = Copy.State(verification.verdict)
     elif verification.level in Verification.DEEP_LEVELS or _passed_deep_proof(backup):
@@ -360,7 +360,8 @@ def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     backup.save()
 
 
-def _failed_site_checks_only(verification: Verification) -> bool:
+def failed_site_checks_only(verification: Verification) -> bool:
+    """Whether nothing but the site's own checks objected: the copy is what was backed up."""
     failed = [each for each in verification.checks if not each["ok"] and not each.get("advisory")]
     return bool(failed) and all(each["name"].startswith(SITE_CHECK) for each in failed)
 
@@ -370,7 +371,7 @@ def _passed_deep_proof(backup: Backup) -> bool:
     deep = backup.verifications.filter(level__in=Verification.DEEP_LEVELS)
     deep = deep.exclude(verdict=Verdict.KEY_MISSING)  # that one saw the stored bytes only
     last = next((each for each in deep.order_by("-finished_at", "-pk") if _read_what_was_written(each)), None)
-    return last is not None and (last.verdict == Verdict.PASSED or _failed_site_checks_only(last))
+    return last is not None and (last.verdict == Verdict.PASSED or failed_site_checks_only(last))
 
 
 def _read_what_was_written(verification: Verification) -> bool:
