@@ -23,6 +23,7 @@ from backups_app.services.rescan import rescan
 from backups_app.services.scrub import bytes_left, due_copies, scrub_claimed_database, scrub_database
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
+from tests.faults import Fault, failing
 from tests.keys import Key
 from tests.support import bytes_in, names_in
 
@@ -256,6 +257,24 @@ def test_a_fault_of_the_data_is_no_fault_of_the_copy(shop: Database, make_backup
     scrub_database(shop, actor=ACTOR)
     assert {path: path.stat().st_ino for path in far.rglob("*") if path.is_file()} == before
     assert not AuditEvent.objects.filter(action="repair").exists()
+
+
+def test_a_full_scratch_disk_is_said_of_a_repair_and_of_no_copy(
+    shop: Database, make_backup: MakeBackup, home: Path, far: Path
+):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    rot(far / backup.archive_name)
+    verify_backup(backup, level="full", actor=ACTOR)
+    with failing(Fault(home / "scratch", "sync", "no space", 1)) as fault:
+        scrub_database(shop, actor=ACTOR)
+    assert "fetch.py" in fault.fired
+    bad, good = (backup.copies.get(destination=name) for name in ("far", "local"))
+    assert (bad.state, good.state, good.reason) == ("failed", "verified", "")
+    assert "disk is full" in bad.reason
+    assert "cannot be read" not in bad.reason
+    Copy.objects.update(retry_at=None)
+    assert verdicts(scrub_database(shop, actor=ACTOR)) == [("far", "passed")]
 
 
 def test_a_repair_that_was_interrupted_is_finished_by_the_next_scrub(
