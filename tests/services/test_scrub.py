@@ -124,6 +124,32 @@ def test_an_encrypted_backup_whose_row_was_rebuilt_is_proven_as_deeply_as_can_be
     assert scrub_database(shop, actor=ACTOR) == []
 
 
+@pytest.mark.parametrize("is_other", [True, False])
+def test_a_copy_for_a_key_that_is_not_here_is_compared_within_the_budget_and_not_at_each_scrub(
+    shop: Database,
+    make_backup: MakeBackup,
+    encrypting: Callable[..., None],
+    key: Key,
+    other: Key,
+    settings: Settings,
+    is_other: bool,
+):
+    encrypting(key, identity=other.path if is_other else None, SCRUB_BYTES_PER_DAY=1)
+    older, old = make_backup(shop), make_backup(shop)
+    proven(older, days_ago=60)
+    proven(old, days_ago=31)
+    for backup in (older, old):
+        found = scrub_database(shop, actor=ACTOR)
+        assert [(each.backup_id, each.level, each.verdict) for each in found] == [(backup.pk, "quick", "passed")]
+        assert scrub_database(shop, actor=ACTOR) == [], "the budget of the day is used up"
+        yesterday = timezone.now() - timedelta(days=1)
+        Verification.objects.filter(pk__in=[each.pk for each in found]).update(
+            started_at=yesterday, finished_at=yesterday
+        )
+    assert due_copies(shop, now=timezone.now()) == []
+    assert len(due_copies(shop, now=timezone.now() + timedelta(days=30))) == 2
+
+
 def test_pruned_and_other_databases_backups_are_not_due(shop: Database, make_backup: MakeBackup):
     gone = proven(make_backup(shop), days_ago=99)
     Backup.objects.filter(pk=gone.pk).update(state="pruning", pruning_at=timezone.now(), prune_reason="x")
