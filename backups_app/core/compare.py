@@ -56,7 +56,7 @@ def _administrators(connection: sqlite3.Connection, census: Census, table: str, 
         return ()
     statement = (
         f"SELECT {quoted(column)} FROM {quoted(table)} "  # noqa: S608 - the names are quoted  # nosec B608
-        f"WHERE {CAN_ADMINISTER} ORDER BY 1 LIMIT 100"
+        f"WHERE {CAN_ADMINISTER} ORDER BY 1 COLLATE BINARY LIMIT 100"
     )
     return tuple(str(row[0]) for row in connection.execute(statement))
 

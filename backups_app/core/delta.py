@@ -213,7 +213,8 @@ class DeltaReader:
 
     def __exit__(self, *_: object) -> None:
         self._steps.close()
-        self._runs.close()
+        with translated("reading the index of a delta"):
+            self._runs.close()
 
     def feed(self, piece: bytes) -> None:
         """Take the next bytes.
@@ -265,14 +266,19 @@ class DeltaReader:
 
     def _parse_pages(self) -> Generator[int, bytes, None]:
         page_size = self._patch.page_size
-        self._runs.seek(0)
-        while run := self._runs.read(_RUN.size):
+        with translated("reading the index of a delta"):
+            self._runs.seek(0)  # writes what is left of it
+        while run := self._next_run():
             first, count = _RUN.unpack(run)
             while count:
                 pages = yield min(count * page_size, CHUNK_BYTES)
                 self._on_pages(first, pages)
                 first += len(pages) // page_size
                 count -= len(pages) // page_size
+
+    def _next_run(self) -> bytes:
+        with translated("reading the index of a delta"):
+            return self._runs.read(_RUN.size)
 
 
 def _size_in(header: bytes, name: str) -> int:

@@ -137,6 +137,17 @@ def primary_code(exc: sqlite3.Error | UnicodeError) -> int:
     return (getattr(exc, "sqlite_errorcode", None) or 0) & 0xFF
 
 
+_MISSING_COLLATION = "no such collation sequence: "
+
+
+def missing_collation(exc: sqlite3.Error | UnicodeError) -> str | None:
+    """The name of the collation that only the application has, when SQLite asked for one."""
+    text = str(exc)
+    if primary_code(exc) != sqlite3.SQLITE_ERROR or not text.startswith(_MISSING_COLLATION):
+        return None
+    return text.removeprefix(_MISSING_COLLATION)
+
+
 def from_sqlite(exc: sqlite3.Error | UnicodeError, *, doing: str) -> BackupError:
     """Translate one of ``SQLITE_ERRORS`` met while ``doing`` (a phrase such as "reading shop.db")."""
     code = primary_code(exc)
@@ -168,7 +179,10 @@ def from_sqlite(exc: sqlite3.Error | UnicodeError, *, doing: str) -> BackupError
             f"Permission was denied while {doing}: {exc}.",
             "Run backups as the user that owns the database.",
         )
-    return BackupError(f"SQLite reported an error while {doing}: {exc}.", "See the SQLite error text.")
+    hint = "See the SQLite error text."
+    if missing_collation(exc) is not None:
+        hint = "Only the application defines this collation: what sorts or compares by it cannot be done here."
+    return BackupError(f"SQLite reported an error while {doing}: {exc}.", hint)
 
 
 def from_os(exc: OSError, *, doing: str) -> BackupError:

@@ -25,13 +25,17 @@ def fetch_stored(
     """
     require_free_space(target.parent, size_bytes or 0, purpose="the fetched archive")
     digest = hashlib.sha256()
-    with translated(f"fetching {target.name}"):
+    doing = f"fetching {target.name}"
+    with translated(doing):
         descriptor = create_private_file(target)
         try:
-            with open(descriptor, "wb") as file, open_stored() as stored:
-                for piece in read_chunks(stored, phase="fetch", total_bytes=size_bytes or 0, watch=watch):
-                    digest.update(piece)
-                    file.write(piece)
+            with open(descriptor, "wb") as file:
+                with open_stored() as stored:
+                    for piece in read_chunks(stored, phase="fetch", total_bytes=size_bytes or 0, watch=watch):
+                        digest.update(piece)
+                        # Translated here, so that a full disk is not taken for a store that does not answer.
+                        with translated(doing):
+                            file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
             if sha256 is not None and digest.hexdigest() != sha256:
@@ -47,10 +51,15 @@ def gives_back(open_stored: OpenStored, path: Path, *, watch: Watch) -> bool:
     """Whether a stored object, read to its last byte, is what the private file ``path`` holds.
 
     Raises:
-        UnreachableError: it cannot be read. CancelledError, DeadlineError.
+        UnreachableError: it cannot be read. BackupError: ``path`` cannot. CancelledError, DeadlineError.
     """
-    with open_stored() as stored, open(path, "rb") as file:
-        for piece in read_chunks(stored, phase="read back", total_bytes=path.stat().st_size, watch=watch):
-            if file.read(len(piece)) != piece:
-                return False
+    doing = f"reading {path.name}"
+    with translated(doing), open(path, "rb") as file:
+        total_bytes = path.stat().st_size
+        with open_stored() as stored:
+            for piece in read_chunks(stored, phase="read back", total_bytes=total_bytes, watch=watch):
+                with translated(doing):
+                    expected = file.read(len(piece))
+                if expected != piece:
+                    return False
         return not file.read(1)

@@ -73,7 +73,7 @@ class Candidate:
     at: datetime
     """The instant of its data; that of the attempt when there is none."""
     failed_at: datetime | None = None
-    """When it was first found to be bad; None when nobody has looked."""
+    """Since when no copy of it is good; None when nobody has looked."""
     has_files: bool = True
     is_held: bool = False
     is_safety: bool = False

@@ -18,6 +18,7 @@ from django.db import IntegrityError, connections, transaction
 from .. import conf
 from ..core.errors import InputError, NotFoundError, RefusedError
 from ..core.files import scratch_folder
+from ..core.manifest import Manifest
 from ..core.progress import Watch
 from ..core.sqlite import SIDECAR_SUFFIXES, database_file, open_live, sidecar
 from ..inert_text import fitting
@@ -166,6 +167,14 @@ def required_tables(database: Database) -> tuple[str, ...]:
     given = conf.get("REQUIRED_TABLES")
     named = [table for name in names_in_settings(database) for table in given.get(name, ())]
     return tuple(dict.fromkeys([*database.required_tables, *named]))
+
+
+def still_required(database: Database, manifest: Manifest) -> tuple[str, ...]:
+    """Those of the required tables that were required when a backup was made: what its copies are judged by.
+
+    A copy cannot become bad by what is asked for later; one that failed passes when it is no longer asked for.
+    """
+    return tuple(table for table in required_tables(database) if table in manifest.required_tables)
 
 
 def names_in_settings(database: Database) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from ..core.progress import Watch
 from ..core.site_checks import run_site_check
 from ..core.verify import Check, check_database
 from ..models import Database
-from .databases import names_in_settings, required_tables
+from .databases import names_in_settings, still_required
 
 
 @dataclass(kw_only=True)
@@ -92,7 +92,7 @@ def rehearse(
     checks += check_database(
         restored,
         expected=manifest.census,
-        required_tables=required_tables(database),
+        required_tables=still_required(database, manifest),
         is_thorough=True,
         watch=watch,
     )

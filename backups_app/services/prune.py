@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from django.db import transaction
-from django.db.models import Min, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from .. import conf
@@ -34,6 +34,7 @@ from .jobs.inline import run_inline
 from .links import is_referred_to, object_name, referring_first
 from .names import media_name
 from .removal import finish_removal
+from .verify import failed_site_checks_only
 
 _NOT_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
 
@@ -187,8 +188,7 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
     for copy in Copy.objects.filter(backup__database=database).exclude(state__in=[*_NOT_STORED, Copy.State.PRUNED]):
         copies[copy.backup_id].append(copy)
     needed = needed_backups(now=now)
-    bad = Verification.objects.filter(backup__database=database, verdict=Verdict.FAILED).order_by()
-    failed_at = dict(bad.values_list("backup").annotate(Min("finished_at")))
+    failed_at = _failed_since(database)
     return [
         Candidate(
             id=backup.pk,
@@ -206,6 +206,26 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
         )
         for backup in backups
     ]
+
+
+def _failed_since(database: Database) -> dict[str, datetime]:
+    """Id of each backup with bad verdicts that is not verified → since when no copy of it is good.
+
+    Each copy counts from the first bad verdict after its last good one, the backup from the last copy that became
+    bad: a fault that was repaired says nothing of the next one.
+    """
+    verdicts = Verification.objects.filter(backup__database=database, verdict__in=(Verdict.PASSED, Verdict.FAILED))
+    verdicts = verdicts.exclude(backup__state__in=[Backup.State.VERIFIED, *Backup.GONE_STATES])
+    since: dict[str, dict[str, datetime]] = defaultdict(dict)
+    proven: set[str] = set()
+    for each in verdicts.order_by("finished_at", "pk"):
+        is_deep = each.level in Verification.DEEP_LEVELS
+        if each.verdict == Verdict.FAILED and not failed_site_checks_only(each):
+            since[each.backup_id].setdefault(each.destination, each.finished_at)
+        elif is_deep or each.backup_id in proven:  # a quick look alone proves nothing
+            since[each.backup_id].pop(each.destination, None)
+            proven.add(each.backup_id)
+    return {backup: max(copies.values()) for backup, copies in since.items() if copies}
 
 
 def is_held_by_hand(backup: Backup) -> bool:

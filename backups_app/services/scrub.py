@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from django.db.models import F, Max, OuterRef, Q, Subquery, Sum
+from django.db.models import F, Max, OuterRef, Q, QuerySet, Subquery, Sum
 from django.utils import timezone
 
 from .. import conf
@@ -24,6 +25,10 @@ from .verify import deepest_level, verify_copy
 
 _READ = (Verdict.PASSED, Verdict.FAILED)
 """Verdicts after which the whole of a copy was read; a store that did not answer proves nothing."""
+
+_DEEP = Q(level__in=Verification.DEEP_LEVELS)
+_COMPARED = Q(level=Verification.Level.QUICK, backup__is_encrypted=True)
+"""All that can be done without the identity."""
 
 
 def newest_verified(database: Database) -> Backup:
@@ -44,42 +49,54 @@ def due_copies(database: Database, *, now: datetime) -> list[Copy]:
 
     A copy is due ``VERIFY_DAYS`` after it was last read in depth, whatever quick looks there were
     since; one that could not be reached or opened is due until it can. One that is known to be bad
-    is not due: that was told, and it is repaired when there is a good one. A host without an identity
+    is not due: that was told, and it is repaired when there is a good one. A host without the identity
     compares the stored bytes of an encrypted copy with those that were proven, and that counts there.
     """
     has_identity = bool(Keyring.configured().publics)
-    counts = Q(level__in=Verification.DEEP_LEVELS)
-    if not has_identity:
-        counts |= Q(level=Verification.Level.QUICK, backup__is_encrypted=True)
-    deep = Verification.objects.filter(
-        counts, backup=OuterRef("backup"), destination=OuterRef("destination"), verdict__in=_READ
-    )
-    last = deep.order_by().values("backup").annotate(last=Max("finished_at")).values("last")
+    compared = _last_read(_DEEP | _COMPARED)
+    last = _last_read(_DEEP) if has_identity else compared
     limit = now - timedelta(days=float(conf.get("VERIFY_DAYS")))
     stored = Copy.objects.filter(backup__database=database, state__in=Copy.STORED_STATES)
     stored = stored.exclude(state=Copy.State.FAILED)
     unknown = Q(state=Copy.State.UNREACHABLE)
     if has_identity:
         unknown |= Q(state=Copy.State.KEY_MISSING)
-    return list(
+    found = (
         stored.exclude(backup__state__in=[Backup.State.RUNNING, *Backup.GONE_STATES])
-        .annotate(proven_at=Subquery(last))
+        .annotate(proven_at=Subquery(last), compared_at=Subquery(compared))
         .filter(Q(proven_at=None) | Q(proven_at__lt=limit) | unknown)
         .order_by(F("proven_at").asc(nulls_first=True), "pk")
         .select_related("backup__database")
     )
+    return [
+        copy
+        for copy in found
+        if copy.state != Copy.State.VERIFIED  # nothing is known of it
+        or copy.compared_at is None
+        or copy.compared_at < limit
+        or deepest_level(copy.backup) != Verification.Level.QUICK  # the identity here may be another one's
+    ]
+
+
+def _last_read(counts: Q) -> QuerySet[Verification, Any]:
+    """When a copy was last read by a verification that ``counts``."""
+    read = Verification.objects.filter(
+        counts, backup=OuterRef("backup"), destination=OuterRef("destination"), verdict__in=_READ
+    )
+    return read.order_by().values("backup").annotate(last=Max("finished_at")).values("last")
 
 
 def bytes_left(*, now: datetime) -> int | None:
     """How many stored bytes may still be read today (UTC), by all databases together; None: no limit.
 
-    Every deep look of today counts, but for the proof at creation. Negative when a large copy went over it.
+    Every deep look of today counts, but for the proof at creation, and every comparison of encrypted bytes.
+    Negative when a large copy went over it.
     """
     budget = conf.get("SCRUB_BYTES_PER_DAY")
     if budget is None:
         return None
     today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    read = Verification.objects.filter(finished_at__gte=today, verdict__in=_READ, level__in=Verification.DEEP_LEVELS)
+    read = Verification.objects.filter(_DEEP | _COMPARED, finished_at__gte=today, verdict__in=_READ)
     used = read.exclude(level=Verification.Level.CREATION).aggregate(
         used=Sum(F("backup__archive_bytes") + F("backup__media_bytes"))
     )["used"]

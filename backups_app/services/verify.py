@@ -38,7 +38,7 @@ from . import audit
 from .audit import Actor
 from .chain import check_chain
 from .copies import require_copies, stored_copies
-from .databases import required_tables
+from .databases import required_tables, still_required
 from .drill import Rehearsal, rehearse
 from .heal import heal_interrupted
 from .jobs.ending import Ending
@@ -100,8 +100,12 @@ def verify_claimed_backup(
 
 
 def deepest_level(backup: Backup) -> str:
-    """How deep a copy can be looked at here: without a key, the stored bytes are compared with the proven ones."""
-    is_locked = backup.is_encrypted and not Keyring.configured().publics.intersection(backup.key_ids)
+    """How deep a copy can be looked at here: without a key, the stored bytes are compared with the proven ones.
+
+    A row that was rebuilt does not know for which keys its archive is: any identity here may open it.
+    """
+    publics = Keyring.configured().publics
+    is_locked = backup.is_encrypted and not (publics.intersection(backup.key_ids) if backup.key_ids else publics)
     return Verification.Level.QUICK if is_locked else Verification.Level.FULL
 
 
@@ -265,12 +269,14 @@ def _check_copy(
             checks += verify_full(
                 open_stored,
                 manifest,
-                required_tables=required_tables(backup.database),
+                required_tables=still_required(backup.database, manifest),
                 scratch=scratch,
                 watch=watch,
                 keys=keys,
                 below=below,
             )
+        if not failures(checks):  # its census is that of the manifest
+            checks += _check_newer_tables(backup, manifest)
         if manifest.media is not None:
             checks += verify_media_full(
                 partial(reach(copy.destination).open, media_name(copy.name)),
@@ -283,6 +289,21 @@ def _check_copy(
     except LockedError as exc:
         checks += exc.checks
         raise
+
+
+def _check_newer_tables(backup: Backup, manifest: Manifest) -> list[Check]:
+    """Whether a copy would meet what is required by now; a finding, as it is what was backed up then.
+
+    A safety backup is made of whatever was there, so nothing is asked of it.
+    """
+    if backup.trigger == Backup.Trigger.SAFETY:
+        return []
+    newer = tuple(table for table in required_tables(backup.database) if table not in manifest.required_tables)
+    empty = manifest.census.empty_tables(newer)
+    if not empty:
+        return []
+    evidence = f"no rows in {', '.join(empty)}; not required when it was made"
+    return [Check(name="newer required tables", ok=False, is_advisory=True, evidence=evidence)]
 
 
 def verify_own_bytes(backup: Backup, copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:
@@ -317,7 +338,7 @@ def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     """
     copy.checked_at = verification.finished_at
     copy.reason = verification.reason
-    is_good = verification.verdict == Verdict.PASSED or _failed_site_checks_only(verification)
+    is_good = verification.verdict == Verdict.PASSED or failed_site_checks_only(verification)
     if not is_good:
         copy.state = Copy.State(verification.verdict)
     elif verification.level in Verification.DEEP_LEVELS or _passed_deep_proof(backup):
@@ -339,7 +360,8 @@ def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     backup.save()
 
 
-def _failed_site_checks_only(verification: Verification) -> bool:
+def failed_site_checks_only(verification: Verification) -> bool:
+    """Whether nothing but the site's own checks objected: the copy is what was backed up."""
     failed = [each for each in verification.checks if not each["ok"] and not each.get("advisory")]
     return bool(failed) and all(each["name"].startswith(SITE_CHECK) for each in failed)
 
@@ -349,7 +371,7 @@ def _passed_deep_proof(backup: Backup) -> bool:
     deep = backup.verifications.filter(level__in=Verification.DEEP_LEVELS)
     deep = deep.exclude(verdict=Verdict.KEY_MISSING)  # that one saw the stored bytes only
     last = next((each for each in deep.order_by("-finished_at", "-pk") if _read_what_was_written(each)), None)
-    return last is not None and (last.verdict == Verdict.PASSED or _failed_site_checks_only(last))
+    return last is not None and (last.verdict == Verdict.PASSED or failed_site_checks_only(last))
 
 
 def _read_what_was_written(verification: Verification) -> bool:

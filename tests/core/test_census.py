@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backups_app.core.census import Census, quoted, take_census
-from backups_app.core.errors import CancelledError, VerificationError
+from backups_app.core.errors import CancelledError, VerificationError, from_sqlite
 from backups_app.core.progress import Watch
 from backups_app.core.sqlite import open_snapshot
 from tests.support import build, build_shop, connected
@@ -135,6 +136,50 @@ def test_broken_views_and_foreign_functions_do_not_stop_the_count(tmp_path: Path
             """
         )
     assert census_of(database).tables == {"t": 2}
+
+
+@pytest.fixture
+def collated(tmp_path: Path) -> Path:
+    """Tables whose keys and indexes sort as only their application can, one in each encoding of a name."""
+    database = tmp_path / "made.db"
+    with connected(database) as connection:
+        for name in ("greek", "Ä b"):
+            connection.create_collation(name, lambda one, other: (one > other) - (one < other))
+        connection.executescript(
+            """
+            PRAGMA encoding='UTF-16le';
+            CREATE TABLE n (id INTEGER PRIMARY KEY, s TEXT COLLATE greek, filler TEXT);
+            CREATE INDEX n_s ON n (s);
+            CREATE TABLE m (s TEXT COLLATE GREEK, t TEXT COLLATE "Ä b", PRIMARY KEY (s, t)) WITHOUT ROWID;
+            CREATE TABLE auth_user (username TEXT COLLATE greek UNIQUE, is_superuser, is_active, password);
+            INSERT INTO n (s, filler) VALUES ('a', 'x'), ('b', 'y'), ('b', 'z');
+            INSERT INTO m VALUES ('a', 'b'), ('c', 'd');
+            INSERT INTO auth_user VALUES ('zoe', 1, 1, 'x'), ('ann', 1, 1, 'x'), ('bob', 0, 1, 'x');
+            """
+        )
+    return database
+
+
+def test_collations_of_the_application_do_not_stop_the_count(collated: Path):
+    census = census_of(collated)
+    assert census.tables == {"n": 3, "m": 2, "auth_user": 3}
+    assert (census.uncounted, census.unreadable, census.superusers) == ((), (), 2)
+
+
+def test_nothing_is_sorted_or_checked_by_a_collation_that_was_lent_for_counting(collated: Path):
+    with open_snapshot(collated) as connection:
+        assert take_census(connection, watch=Watch()).tables["m"] == 2
+        for statement in ("SELECT s FROM n ORDER BY s", "SELECT count(*) FROM m", "PRAGMA integrity_check"):
+            with pytest.raises(sqlite3.OperationalError, match="no such collation sequence"):
+                connection.execute(statement).fetchall()
+
+
+def test_a_collation_that_only_the_application_has_is_named_with_a_hint(collated: Path):
+    with open_snapshot(collated) as connection, pytest.raises(sqlite3.OperationalError) as raised:
+        connection.execute("SELECT s FROM n ORDER BY s")
+    error = from_sqlite(raised.value, doing="reading made.db")
+    assert "no such collation sequence: greek" in error.message
+    assert "Only the application" in error.hint
 
 
 def test_a_table_whose_name_is_not_utf8_is_uncounted(tmp_path: Path):

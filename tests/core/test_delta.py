@@ -11,7 +11,7 @@ import resource
 import sqlite3
 import subprocess
 import tarfile
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +26,7 @@ from backups_app.core.archive import Keys, compress, decompress
 from backups_app.core.beside import open_archive_file
 from backups_app.core.create import CreatedArchive, CreateOptions, Unchanged, create_unless_unchanged
 from backups_app.core.delta import DeltaReader, IndexWriter, Patch, PatchedFile, delta_bytes, write_delta
-from backups_app.core.errors import VerificationError
+from backups_app.core.errors import DiskFullError, VerificationError
 from backups_app.core.pages import KeptDigests, PageRoot, PageState, digests_of_file, scan_pages
 from backups_app.core.progress import Watch
 from backups_app.core.verify import failures, reason_of, unpack
@@ -500,6 +500,22 @@ def test_memory_does_not_grow_with_the_runs_of_a_delta(tmp_path: Path):
             reader.feed(index[at : at + (1 << 20)])
         assert reader.problem == ""
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 8 << 20
+
+
+def test_a_full_disk_while_a_delta_is_read_is_no_verdict_on_its_store(tmp_path: Path):
+    patch = Patch(base_sha256=BASE, sha256=RESULT, size_bytes=512, page_size=512, pages=1)
+    index = f"{HEAD}run 1 1\nsize {patch.size_bytes}\nresult {RESULT}\n".encode()
+    members = io.BytesIO()
+    with tarfile.open(fileobj=members, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in (("index", index), ("pages", bytes(512))):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o600
+            tar.addfile(member, io.BytesIO(content))
+    with suppress(DiskFullError), DeltaReader(patch, folder=tmp_path, on_pages=lambda *_: None) as reader:
+        reader._runs.close()
+        reader._runs = open("/dev/full", "r+b")  # noqa: SIM115 - the reader's own; takes no byte, as a full disk
+        with pytest.raises(DiskFullError):
+            reader.feed(members.getvalue())
 
 
 # Stock tools

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from backups_app.core.errors import CancelledError, VerificationError
-from backups_app.core.fetch import fetch_stored
+from backups_app.core.errors import BackupError, CancelledError, DiskFullError, UnreachableError, VerificationError
+from backups_app.core.fetch import fetch_stored, gives_back
 from backups_app.core.progress import Watch
+from backups_app.destinations import LocalDestination
+from tests.faults import Fault, failing
 from tests.support import names_in, opener
 
 CONTENT = b"stored bytes" * 100_000
@@ -45,3 +48,53 @@ def test_nothing_is_overwritten(tmp_path: Path):
     with pytest.raises(Exception, match="exist"):
         fetch(tmp_path / "new", sha256=None)
     assert (tmp_path / "new").read_bytes() == b"mine"
+
+
+# The disk here is not the store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalDestination:
+    """A folder that holds the content as ``object``."""
+    (tmp_path / "draft").write_bytes(CONTENT)
+    destination = LocalDestination(tmp_path / "store")
+    destination.store(tmp_path / "draft", "object")
+    return destination
+
+
+@pytest.mark.parametrize("call", ["open", "write", "sync"])
+def test_a_full_disk_here_is_no_verdict_on_the_store(tmp_path: Path, store: LocalDestination, call: str):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    fetched = partial(fetch_stored, partial(store.open, "object"), size_bytes=len(CONTENT), sha256=None, watch=Watch())
+    with failing(Fault(scratch, call, "no space", 0)) as counted:
+        fetched(scratch / "counted")
+    assert counted.count > 0
+    for at in range(1, counted.count + 1):
+        with failing(Fault(scratch, call, "no space", at)), pytest.raises(DiskFullError, match="fetching new"):
+            fetched(scratch / "new")
+        assert names_in(scratch) == {"counted"}
+
+
+def test_a_disk_here_that_cannot_be_read_is_no_verdict_on_the_store(tmp_path: Path, store: LocalDestination):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "mine").write_bytes(CONTENT)
+    opened = partial(store.open, "object")
+    assert gives_back(opened, scratch / "mine", watch=Watch())
+    for call in ("open", "read"):
+        fault = Fault(scratch, call, "i/o error", 1)
+        with failing(fault), pytest.raises(BackupError, match="reading mine") as raised:
+            gives_back(opened, scratch / "mine", watch=Watch())
+        assert fault.fired
+        assert not isinstance(raised.value, UnreachableError)
+    with failing(Fault(tmp_path / "store", "open", "i/o error", 1)), pytest.raises(UnreachableError):
+        gives_back(opened, scratch / "mine", watch=Watch())
+
+
+@pytest.mark.parametrize(("content", "is_same"), [(CONTENT, True), (CONTENT[:-1], False), (CONTENT + b"x", False)])
+def test_what_the_store_gives_back_is_compared_to_the_last_byte(
+    tmp_path: Path, store: LocalDestination, content: bytes, is_same: bool
+):
+    (tmp_path / "mine").write_bytes(content)
+    assert gives_back(partial(store.open, "object"), tmp_path / "mine", watch=Watch()) is is_same

@@ -110,9 +110,10 @@ def test_a_drill_restores_checks_and_takes_the_time(backup: Backup, home: Path, 
     assert document["data_age_seconds"] == found.data_age_seconds
 
 
-def test_required_tables_are_asked_for_in_a_drill(backup: Backup):
+def test_required_tables_are_asked_for_in_a_drill(shop: Database, make_backup: MakeBackup):
     Database.objects.update(required_tables=["product", "missing"])
-    backup.database.refresh_from_db()
+    shop.refresh_from_db()
+    backup = make_backup(shop)
     found = drill(backup)
     assert found.verdict == "failed"
     assert "required tables" in found.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,9 +13,10 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
+from backups_app import destinations
 from backups_app.core.errors import BackupError, CancelledError, RefusedError, UnreachableError
 from backups_app.destinations import LocalDestination
-from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Restore
+from backups_app.models import AuditEvent, Backup, Copy, Database, Job, Restore, Verification
 from backups_app.services import prune as prune_module
 from backups_app.services.databases import add_database
 from backups_app.services.extract import extract_backup
@@ -25,7 +27,7 @@ from backups_app.services.prune import policy_of, prune_database, simulate_prune
 from backups_app.services.restores import request_restore
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
-from tests.support import build_shop, bytes_in
+from tests.support import build_shop, bytes_in, connected
 
 MakeBackup = Callable[..., Backup]
 
@@ -318,6 +320,112 @@ def test_evidence_of_failures_loses_its_files_after_its_time(shop: Database, mak
     prune_database(shop, actor=ACTOR)
     assert (states([old, young]), len(files_of(home, old)), len(files_of(home, young))) == (["pruned", "failed"], 0, 3)
     assert Backup.objects.get(pk=old.pk).reason, "why it failed is still known"
+
+
+def rot(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x01
+    path.write_bytes(content)
+
+
+def looked_at(backup: Backup, *, level: str, days_ago: float) -> list[str]:
+    """The verdicts of a verification, as if it had been that long ago."""
+    found = verify_backup(Backup.objects.get(pk=backup.pk), level=level, actor=ACTOR)
+    moment = timezone.now() - timedelta(days=days_ago)
+    Verification.objects.filter(pk__in=[each.pk for each in found]).update(started_at=moment, finished_at=moment)
+    return [each.verdict for each in found]
+
+
+def decision_on(backup: Backup, *, in_days: float = 0) -> tuple[bool, str]:
+    now = timezone.now() + timedelta(days=in_days)
+    (found,) = [each.decision for each in simulate_prune(backup.database, now=now) if each.backup == backup]
+    return found.is_kept, found.reason
+
+
+EVIDENCE_STAYS = (True, "files of a failed backup, kept for 30 days")
+EVIDENCE_GOES = (False, "files of a failed backup, older than 30 days")
+
+
+@pytest.fixture
+def old(shop: Database, make_backup: MakeBackup) -> Backup:
+    """A backup of 400 days ago, and a newer one, which is all that the policy keeps."""
+    keep(shop, keep_last=1)
+    backup = aged(make_backup(shop), days=400)
+    moment = timezone.now() - timedelta(days=400)
+    backup.verifications.update(started_at=moment, finished_at=moment)
+    make_backup(shop)
+    return backup
+
+
+@pytest.mark.parametrize("level", ["quick", "full"])
+def test_the_time_of_evidence_does_not_count_from_a_fault_that_was_repaired(old: Backup, home: Path, level: str):
+    archive = home / "archives" / old.archive_name
+    rot(archive)
+    assert looked_at(old, level=level, days_ago=60) == ["failed"]
+    assert decision_on(old) == EVIDENCE_GOES
+    rot(archive)  # the bit goes back
+    assert looked_at(old, level=level, days_ago=59) == ["passed"]
+    rot(archive)
+    assert looked_at(old, level=level, days_ago=29) == ["failed"]
+    assert decision_on(old) == EVIDENCE_STAYS
+    assert looked_at(old, level=level, days_ago=1) == ["failed"]
+    assert decision_on(old, in_days=2) == EVIDENCE_GOES, "that it is looked at again does not renew its time"
+
+
+def test_the_time_of_evidence_counts_from_the_last_copy_that_became_bad(old: Backup, home: Path, tmp_path: Path):
+    far = tmp_path / "far"
+    shutil.copytree(home / "archives", far)
+    copy = old.copies.get()
+    copy.pk, copy.destination = None, "far"
+    copy.save()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(destinations._DESTINATIONS, "far", lambda: LocalDestination(far, name="far"))
+        rot(far / old.archive_name)
+        assert sorted(looked_at(old, level="full", days_ago=60)) == ["failed", "passed"]
+        rot(home / "archives" / old.archive_name)
+        assert looked_at(old, level="full", days_ago=0) == ["failed", "failed"]
+        assert Backup.objects.get(pk=old.pk).state == "failed"
+        assert decision_on(old) == EVIDENCE_STAYS
+
+
+def test_a_quick_look_at_what_was_never_good_does_not_renew_its_time(shop: Database, make_backup: MakeBackup):
+    keep(shop, keep_last=1)
+    Database.objects.filter(pk=shop.pk).update(required_tables=["missing"])
+    shop.refresh_from_db()
+    bad = aged(make_backup(shop), days=40)
+    moment = timezone.now() - timedelta(days=40)
+    bad.verifications.update(started_at=moment, finished_at=moment)
+    Database.objects.filter(pk=shop.pk).update(required_tables=[])
+    shop.refresh_from_db()
+    make_backup(shop)
+    assert looked_at(bad, level="quick", days_ago=10) == ["passed"]
+    assert decision_on(bad) == EVIDENCE_GOES
+
+
+def test_an_objection_of_the_site_is_no_fault_of_the_copy_that_evidence_counts_from(
+    old: Backup, home: Path, settings: Settings
+):
+    settings.BACKUPS = {**settings.BACKUPS, "DRILL_CHECKS": ["tests.services.test_drill.complains"]}
+    assert looked_at(old, level="drill", days_ago=60) == ["failed"]
+    rot(home / "archives" / old.archive_name)
+    assert looked_at(old, level="full", days_ago=0) == ["failed"]
+    assert decision_on(old) == EVIDENCE_STAYS
+
+
+def test_what_is_required_since_does_not_delete_what_was_made_before(
+    history: list[Backup], shop: Database, shop_file: Path, home: Path, make_backup: MakeBackup
+):
+    with connected(shop_file) as connection:
+        connection.execute("CREATE TABLE refund AS SELECT 1 AS id")
+    Database.objects.filter(pk=shop.pk).update(required_tables=["refund"])
+    shop.refresh_from_db()
+    assert make_backup(shop).state == "verified"
+    old = Backup.objects.get(pk=history[0].pk)
+    verify_backup(old, level="full", actor=ACTOR)
+    plans = simulate_prune(shop, now=timezone.now() + timedelta(days=400))
+    (kept,) = [each.decision for each in plans if each.backup.pk == old.pk]
+    assert (kept.is_kept, kept.reason) == (True, "last 2 of 2")
+    assert files_of(home, old)
 
 
 # A crash in between

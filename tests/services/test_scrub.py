@@ -26,6 +26,8 @@ from backups_app.services.rescan import rescan
 from backups_app.services.scrub import bytes_left, due_copies, scrub_claimed_database, scrub_database
 from backups_app.services.verify import verify_backup, verify_copy
 from tests.conftest import ACTOR
+from tests.faults import Fault, failing
+from tests.keys import Key
 from tests.support import bytes_in, names_in
 
 MakeBackup = Callable[..., Backup]
@@ -107,6 +109,48 @@ def test_a_copy_that_could_not_be_reached_is_due_until_it_can(shop: Database, ma
     (home / "unmounted").rename(home / "archives")
     assert verdicts(scrub_database(shop, actor=ACTOR)) == [("local", "passed")]
     assert scrub_database(shop, actor=ACTOR) == []
+
+
+@pytest.mark.parametrize("has_identity", [True, False])
+def test_an_encrypted_backup_whose_row_was_rebuilt_is_proven_as_deeply_as_can_be_and_then_no_more(
+    shop: Database, make_backup: MakeBackup, encrypting: Callable[..., None], key: Key, has_identity: bool
+):
+    encrypting(key, identity=key.path if has_identity else None)
+    made = make_backup(shop)
+    for rows in (Verification.objects, Copy.objects, Backup.objects):
+        rows.all().delete()
+    assert rescan(actor=ACTOR).registered == 1
+    again = proven(Backup.objects.get(), days_ago=31)
+    assert (again.pk, again.is_encrypted, again.key_ids) == (made.pk, True, [])
+    found = scrub_database(shop, actor=ACTOR)
+    assert [(each.level, each.verdict) for each in found] == [("full" if has_identity else "quick", "passed")]
+    assert scrub_database(shop, actor=ACTOR) == []
+
+
+@pytest.mark.parametrize("is_other", [True, False])
+def test_a_copy_for_a_key_that_is_not_here_is_compared_within_the_budget_and_not_at_each_scrub(
+    shop: Database,
+    make_backup: MakeBackup,
+    encrypting: Callable[..., None],
+    key: Key,
+    other: Key,
+    settings: Settings,
+    is_other: bool,
+):
+    encrypting(key, identity=other.path if is_other else None, SCRUB_BYTES_PER_DAY=1)
+    older, old = make_backup(shop), make_backup(shop)
+    proven(older, days_ago=60)
+    proven(old, days_ago=31)
+    for backup in (older, old):
+        found = scrub_database(shop, actor=ACTOR)
+        assert [(each.backup_id, each.level, each.verdict) for each in found] == [(backup.pk, "quick", "passed")]
+        assert scrub_database(shop, actor=ACTOR) == [], "the budget of the day is used up"
+        yesterday = timezone.now() - timedelta(days=1)
+        Verification.objects.filter(pk__in=[each.pk for each in found]).update(
+            started_at=yesterday, finished_at=yesterday
+        )
+    assert due_copies(shop, now=timezone.now()) == []
+    assert len(due_copies(shop, now=timezone.now() + timedelta(days=30))) == 2
 
 
 def test_pruned_and_other_databases_backups_are_not_due(shop: Database, make_backup: MakeBackup):
@@ -236,14 +280,30 @@ def test_a_bad_copy_is_repaired_when_there_is_a_good_one_again(
 
 def test_a_fault_of_the_data_is_no_fault_of_the_copy(shop: Database, make_backup: MakeBackup, home: Path, far: Path):
     backup = make_backup(shop)
-    copied(backup, home, far)
-    proven(backup, days_ago=31)
-    Database.objects.filter(pk=shop.pk).update(required_tables=["missing"])
-    shop.refresh_from_db()
+    copy = copied(backup, home, far)
+    Copy.objects.filter(pk=copy.pk).update(state="failed", reason="required tables: no rows in missing")
     before = {path: path.stat().st_ino for path in far.rglob("*") if path.is_file()}
     scrub_database(shop, actor=ACTOR)
     assert {path: path.stat().st_ino for path in far.rglob("*") if path.is_file()} == before
     assert not AuditEvent.objects.filter(action="repair").exists()
+
+
+def test_a_full_scratch_disk_is_said_of_a_repair_and_of_no_copy(
+    shop: Database, make_backup: MakeBackup, home: Path, far: Path
+):
+    backup = make_backup(shop)
+    copied(backup, home, far)
+    rot(far / backup.archive_name)
+    verify_backup(backup, level="full", actor=ACTOR)
+    with failing(Fault(home / "scratch", "sync", "no space", 1)) as fault:
+        scrub_database(shop, actor=ACTOR)
+    assert "fetch.py" in fault.fired
+    bad, good = (backup.copies.get(destination=name) for name in ("far", "local"))
+    assert (bad.state, good.state, good.reason) == ("failed", "verified", "")
+    assert "disk is full" in bad.reason
+    assert "cannot be read" not in bad.reason
+    Copy.objects.update(retry_at=None)
+    assert verdicts(scrub_database(shop, actor=ACTOR)) == [("far", "passed")]
 
 
 def test_a_repair_that_was_interrupted_is_finished_by_the_next_scrub(

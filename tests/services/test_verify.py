@@ -11,6 +11,7 @@ from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import CancelledError, DeadlineError, NotFoundError
 from backups_app.models import AuditEvent, Backup, Copy, Database, Verification
+from backups_app.services.create import create_backup
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
 from tests.support import connected, names_in
@@ -221,20 +222,35 @@ def test_full_passes_after_the_policy_changed(empty_sales: Backup):
     assert empty_sales.verified_at is not None
 
 
-def test_a_stricter_policy_fails_an_old_backup(backup: Backup, shop_file: Path):
-    Database.objects.update(required_tables=["refund"])
+@pytest.mark.parametrize("level", ["full", "drill"])
+def test_a_stricter_policy_is_said_of_an_old_backup_and_does_not_fail_it(backup: Backup, level: str):
+    Database.objects.update(required_tables=["refund", "sale"])
     backup = Backup.objects.get(pk=backup.pk)
-    assert verify(backup).verdict == "failed"
-    assert "refund" in backup.reason
+    verification = verify(backup, level)
+    assert (verification.verdict, backup.state, backup.copies.get().state) == ("passed", "verified", "verified")
+    (finding,) = [each for each in verification.checks if not each["ok"]]
+    assert finding["advisory"]
+    assert finding["name"] == "newer required tables"
+    assert "refund" in finding["evidence"]
+    assert "sale" not in finding["evidence"]
 
 
-def test_a_policy_failure_is_not_undone_by_quick(backup: Backup):
+@pytest.mark.parametrize("level", ["full", "drill"])
+def test_nothing_is_required_of_a_safety_backup(shop: Database, level: str):
     Database.objects.update(required_tables=["refund"])
-    backup = Backup.objects.get(pk=backup.pk)
-    verify(backup, "full")
+    shop.refresh_from_db()
+    safety = create_backup(shop, actor=ACTOR, trigger=Backup.Trigger.SAFETY)
+    verification = verify(safety, level)
+    assert (verification.verdict, safety.state) == ("passed", "verified")
+    assert not [each for each in verification.checks if not each["ok"] or "required" in each["name"]]
+
+
+def test_a_policy_failure_is_not_undone_by_quick(empty_sales: Backup):
+    empty_sales = Backup.objects.get(pk=empty_sales.pk)
+    verify(empty_sales, "full")
     Database.objects.update(required_tables=[])
-    verify(backup, "quick")
-    assert backup.state == "failed"
+    verify(empty_sales, "quick")
+    assert empty_sales.state == "failed"
 
 
 def test_a_backup_without_a_copy_is_not_found(shop: Database, shop_file: Path, make_backup: Callable[..., Backup]):
