@@ -170,9 +170,9 @@ def required_tables(database: Database) -> tuple[str, ...]:
 
 
 def still_required(database: Database, manifest: Manifest) -> tuple[str, ...]:
-    """Those of the required tables that were required when a backup was made: what its copies are judged by.
+    """Those of the required tables that were required when a backup was made: without them a copy is not proven.
 
-    A copy cannot become bad by what is asked for later; one that failed passes when it is no longer asked for.
+    It cannot become bad by what is asked for later; one that failed passes when it is no longer asked for.
     """
     return tuple(table for table in required_tables(database) if table in manifest.required_tables)
 

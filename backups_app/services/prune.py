@@ -34,7 +34,7 @@ from .jobs.inline import run_inline
 from .links import is_referred_to, object_name, referring_first
 from .names import media_name
 from .removal import finish_removal
-from .verify import failed_site_checks_only
+from .verify import is_as_backed_up
 
 _NOT_STORED = (Copy.State.PENDING, Copy.State.REFUSED)
 
@@ -220,7 +220,7 @@ def _failed_since(database: Database) -> dict[str, datetime]:
     proven: set[str] = set()
     for each in verdicts.order_by("finished_at", "pk"):
         is_deep = each.level in Verification.DEEP_LEVELS
-        if each.verdict == Verdict.FAILED and not failed_site_checks_only(each):
+        if each.verdict == Verdict.FAILED and not is_as_backed_up(each):
             since[each.backup_id].setdefault(each.destination, each.finished_at)
         elif is_deep or each.backup_id in proven:  # a quick look alone proves nothing
             since[each.backup_id].pop(each.destination, None)

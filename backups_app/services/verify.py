@@ -292,7 +292,7 @@ def _check_copy(
 
 
 def _check_newer_tables(backup: Backup, manifest: Manifest) -> list[Check]:
-    """Whether a copy would meet what is required by now; a finding, as it is what was backed up then.
+    """Whether a copy meets what is required by now. If not it does not pass, yet it is what was backed up then.
 
     A safety backup is made of whatever was there, so nothing is asked of it.
     """
@@ -303,7 +303,7 @@ def _check_newer_tables(backup: Backup, manifest: Manifest) -> list[Check]:
     if not empty:
         return []
     evidence = f"no rows in {', '.join(empty)}; not required when it was made"
-    return [Check(name="newer required tables", ok=False, is_advisory=True, evidence=evidence)]
+    return [Check(name=_NEWER_TABLES, ok=False, evidence=evidence)]
 
 
 def verify_own_bytes(backup: Backup, copy: Copy, manifest: Manifest, *, watch: Watch) -> list[Check]:
@@ -323,6 +323,7 @@ def _verify_media_bytes(copy: Copy, manifest: Manifest, *, watch: Watch) -> list
     return verify_media_quick(open_media, manifest.media, watch=watch)
 
 
+_NEWER_TABLES = "newer required tables"
 _NOT_THERE = (Copy.State.PENDING, Copy.State.REFUSED, Copy.State.PRUNED)
 """A copy that is not stored says nothing of the backup."""
 
@@ -330,15 +331,16 @@ _NOT_THERE = (Copy.State.PENDING, Copy.State.REFUSED, Copy.State.PRUNED)
 def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     """Let the states of copy and backup follow a new verdict.
 
-    A passed ``full`` or ``drill`` proves a copy, and so does a drill in which only the site's own
-    checks failed: the copy is what was backed up, and the last verdict says what is wrong with that.
+    A passed ``full`` or ``drill`` proves a copy, and so does one in which only the site's own checks
+    failed, or what is required since: the copy is what was backed up, and the verdict says what is wrong
+    with that.
     A passed ``quick`` shows that the bytes are those that were written, so it proves a copy only when
     the last deep look at those bytes had passed. A backup is ``verified`` while one copy is, ``failed``
     when all are known to be bad, and stays as it is otherwise.
     """
     copy.checked_at = verification.finished_at
     copy.reason = verification.reason
-    is_good = verification.verdict == Verdict.PASSED or failed_site_checks_only(verification)
+    is_good = verification.verdict == Verdict.PASSED or is_as_backed_up(verification)
     if not is_good:
         copy.state = Copy.State(verification.verdict)
     elif verification.level in Verification.DEEP_LEVELS or _passed_deep_proof(backup):
@@ -360,10 +362,10 @@ def _settle(backup: Backup, copy: Copy, verification: Verification) -> None:
     backup.save()
 
 
-def failed_site_checks_only(verification: Verification) -> bool:
-    """Whether nothing but the site's own checks objected: the copy is what was backed up."""
-    failed = [each for each in verification.checks if not each["ok"] and not each.get("advisory")]
-    return bool(failed) and all(each["name"].startswith(SITE_CHECK) for each in failed)
+def is_as_backed_up(verification: Verification) -> bool:
+    """Whether only the site's own checks objected, or what is required since: the copy is what was backed up."""
+    failed = [each["name"] for each in verification.checks if not each["ok"] and not each.get("advisory")]
+    return bool(failed) and all(name.startswith(SITE_CHECK) or name == _NEWER_TABLES for name in failed)
 
 
 def _passed_deep_proof(backup: Backup) -> bool:
@@ -371,7 +373,7 @@ def _passed_deep_proof(backup: Backup) -> bool:
     deep = backup.verifications.filter(level__in=Verification.DEEP_LEVELS)
     deep = deep.exclude(verdict=Verdict.KEY_MISSING)  # that one saw the stored bytes only
     last = next((each for each in deep.order_by("-finished_at", "-pk") if _read_what_was_written(each)), None)
-    return last is not None and (last.verdict == Verdict.PASSED or failed_site_checks_only(last))
+    return last is not None and (last.verdict == Verdict.PASSED or is_as_backed_up(last))
 
 
 def _read_what_was_written(verification: Verification) -> bool:

@@ -421,7 +421,7 @@ def test_what_is_required_since_does_not_delete_what_was_made_before(
     shop.refresh_from_db()
     assert make_backup(shop).state == "verified"
     old = Backup.objects.get(pk=history[0].pk)
-    verify_backup(old, level="full", actor=ACTOR)
+    assert [each.verdict for each in verify_backup(old, level="full", actor=ACTOR)] == ["failed"]
     plans = simulate_prune(shop, now=timezone.now() + timedelta(days=400))
     (kept,) = [each.decision for each in plans if each.backup.pk == old.pk]
     assert (kept.is_kept, kept.reason) == (True, "last 2 of 2")

@@ -223,13 +223,13 @@ def test_full_passes_after_the_policy_changed(empty_sales: Backup):
 
 
 @pytest.mark.parametrize("level", ["full", "drill"])
-def test_a_stricter_policy_is_said_of_an_old_backup_and_does_not_fail_it(backup: Backup, level: str):
+def test_an_old_backup_fails_a_stricter_policy_and_its_copy_stays_good(backup: Backup, level: str):
     Database.objects.update(required_tables=["refund", "sale"])
     backup = Backup.objects.get(pk=backup.pk)
     verification = verify(backup, level)
-    assert (verification.verdict, backup.state, backup.copies.get().state) == ("passed", "verified", "verified")
+    assert (verification.verdict, backup.state, backup.copies.get().state) == ("failed", "verified", "verified")
+    assert "refund" in verification.reason
     (finding,) = [each for each in verification.checks if not each["ok"]]
-    assert finding["advisory"]
     assert finding["name"] == "newer required tables"
     assert "refund" in finding["evidence"]
     assert "sale" not in finding["evidence"]
