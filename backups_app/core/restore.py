@@ -222,9 +222,11 @@ def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: 
 
     Raises:
         BusyError: a lock was held for longer than ``wait_seconds``; nothing was changed.
+        NotFoundError, InputError: no database file is there.
         DiskFullError, BackupError, CancelledError, DeadlineError: nothing was changed.
         RestoreCheckError: the copy went through, and the live database is not what it must be.
     """
+    live = database_file(live)  # behind a link, SQLite keeps the -wal beside the file itself
     with (
         translated(f"restoring into {live.name}"),
         closing(open_for_writing(live, wait_seconds=_TRUNCATE_WAIT_SECONDS)) as target,

@@ -201,6 +201,28 @@ def test_a_database_behind_a_link_is_restored_where_it_lies(tmp_path: Path, shop
     assert live_content(shop) == wanted
 
 
+def test_a_wal_that_a_reader_keeps_is_synced_behind_a_link_too(
+    tmp_path: Path, shop: Path, staged: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The copy commits without a sync, and no checkpoint makes it durable: that is left to us."""
+    link = tmp_path / "link.db"
+    link.symlink_to(shop)
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(restore.os, "fsync", noting)
+    with connected(shop) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM product").fetchone()
+        done = put(staged, link)
+    assert "reader" in "".join(done.notes)
+    assert synced == [str(shop.resolve()) + "-wal"]
+
+
 # Beside others
 
 
