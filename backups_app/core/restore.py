@@ -42,6 +42,8 @@ _PAGES_PER_STEP = 4000
 SPACE_FACTOR = 2.1
 """The WAL grows by the whole content before the checkpoint, and the file grows after it."""
 
+_OUT_OF_WAL = "The live database was an empty file and stays out of WAL mode, which the one in the backup was in."
+
 _TRUNCATE_TRIES = 5
 _TRUNCATE_WAIT_SECONDS = 0.1
 
@@ -157,8 +159,8 @@ def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch)
     """Make the private file ``staged`` fit to be copied into a live database with these facts.
 
     A different page size is changed on the staged copy, by ``VACUUM INTO``, and a database in a
-    rollback-journal mode stays out of WAL. Returns the census to expect afterwards, and what an
-    operator should know.
+    rollback-journal mode stays out of WAL. An empty live file takes over the page size, not the WAL.
+    Returns the census to expect afterwards, and what an operator should know.
 
     Raises:
         RefusedError: as :func:`refuse_unfit`.
@@ -167,10 +169,9 @@ def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch)
     if staged.stat().st_size == 0:
         census = replace(census, page_count=0)
     refuse_unfit(census, encoding=facts.encoding, page_count=facts.page_count)
+    was_wal = facts.journal_mode != "wal" and _leave_wal(staged)
     if facts.page_count == 0:
-        return census, ()
-    if facts.journal_mode != "wal":
-        _leave_wal(staged)
+        return census, (_OUT_OF_WAL,) if was_wal else ()
     if census.page_size == facts.page_size:
         return census, ()
     _change_page_size(staged, facts.page_size, watch=watch)
@@ -183,10 +184,12 @@ def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch)
     return replace(census, page_size=facts.page_size, page_count=page_count), (note,)
 
 
-def _leave_wal(staged: Path) -> None:
-    """Clear the WAL flag of the staged copy, which the live database would take over."""
+def _leave_wal(staged: Path) -> bool:
+    """Clear the WAL flag of the staged copy, which the live database would take over; whether it was set."""
     with translated("preparing the staged copy"), closing(open_for_writing(staged, wait_seconds=0)) as connection:
+        was_wal = _is_wal(connection)
         connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+    return was_wal
 
 
 def _change_page_size(staged: Path, page_size: int, *, watch: Watch) -> None:
@@ -235,6 +238,8 @@ def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: 
         if _is_wal(target):
             # One fsync less while writers wait; the checkpoint below makes the content durable.
             target.execute("PRAGMA synchronous=NORMAL")
+        # Of an empty file: a copy that changes the page size looks like a commit of somebody else. Others keep theirs.
+        target.execute(f"PRAGMA page_size={census.page_size}")
         before = _data_version(target)  # before the copy: a writer that waits commits right after it
         waited_seconds, blocked_seconds, notes = _copy(staged, target, live, wait_seconds=wait_seconds, watch=watch)
         # The content is committed from here on, so nothing below may say that it is not.

@@ -178,6 +178,27 @@ def test_an_empty_live_file_gets_the_content(tmp_path: Path, staged: Path):
     assert stat.S_IMODE(live.stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+@pytest.mark.parametrize("page_size", PAGE_SIZES)
+def test_the_copy_into_an_empty_file_is_not_taken_for_a_commit_of_others(
+    tmp_path: Path, scratch: Path, page_size: int, journal_mode: str
+):
+    """Else a row too few would be excused as written by somebody."""
+    live = tmp_path / "live.db"
+    live.touch()
+    staged = build(scratch / "s.db", f"PRAGMA page_size={page_size}; PRAGMA journal_mode={journal_mode}; {OTHER}")
+    wanted = live_content(staged)
+    facts = live_facts(live, busy_timeout_seconds=5)
+    expected, notes = fit_to_live(staged, census_of(staged), facts, watch=Watch())
+    wrong = replace(expected, tables={"product": 999, "extra": 3})
+    with pytest.raises(RestoreCheckError, match="product: 999 rows expected, 1 rows found") as raised:
+        restore_in_place(staged, live, census=wrong, wait_seconds=1, watch=Watch())
+    assert not raised.value.restored.others_wrote
+    assert live_content(live) == wanted
+    assert rows_through(live, "PRAGMA journal_mode") == [("delete",)]
+    assert bool(notes) == (journal_mode == "wal")
+
+
 def test_a_larger_database_shrinks_to_the_backup(tmp_path: Path, staged: Path):
     live = build_ledger(tmp_path / "live.db", filler_bytes=4 << 20)
     put(staged, live)
