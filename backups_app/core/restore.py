@@ -44,6 +44,9 @@ SPACE_FACTOR = 2.1
 
 _OUT_OF_WAL = "The live database was an empty file and stays out of WAL mode, which the one in the backup was in."
 
+HaveOthersWritten = Callable[[], bool | None]
+"""Asks whether others have committed since some moment; None when that cannot be told now."""
+
 _TRUNCATE_TRIES = 5
 _TRUNCATE_WAIT_SECONDS = 0.1
 
@@ -76,6 +79,8 @@ class Restored:
     """How long the copy waited for other writers before."""
     others_wrote: bool
     """Whether another process committed between the copy and the check."""
+    others_wrote_before: bool = False
+    """Whether another process committed before the copy, as far as was asked; what it wrote is overwritten."""
     notes: tuple[str, ...] = ()
 
 
@@ -133,11 +138,11 @@ def refuse_unfit(census: Census, *, encoding: str, page_count: int) -> None:
 
 
 @contextmanager
-def noticing_commits(live: Path) -> Iterator[Callable[[], bool]]:
+def noticing_commits(live: Path) -> Iterator[HaveOthersWritten]:
     """Yields the question whether another connection has committed since the block began.
 
-    Holds a connection without a transaction, so nobody waits for it. When the answer cannot be
-    had, because the database is locked, it is yes.
+    Holds a connection without a transaction, so nobody waits for it. The answer is None when it cannot
+    be had because the database is locked: a rollback-journal one is, while somebody writes.
 
     Raises:
         BusyError, BackupError: the database cannot be opened.
@@ -145,12 +150,11 @@ def noticing_commits(live: Path) -> Iterator[Callable[[], bool]]:
     with closing(open_for_writing(live, wait_seconds=1)) as bystander:
         with translated(f"opening {live.name}"):
             before = _data_version(bystander)
+            bystander.execute("PRAGMA busy_timeout=0")  # it is asked while all writers wait
 
-        def has_changed() -> bool:
-            try:
-                return _data_version(bystander) != before
-            except sqlite3.Error:
-                return True
+        def has_changed() -> bool | None:
+            now = _data_version(bystander)
+            return None if now is None else now != before
 
         yield has_changed
 
@@ -217,11 +221,20 @@ def require_space(live: Path, facts: LiveFacts, census: Census) -> None:
     require_free_space(live.parent, needed_bytes, purpose=f"restoring into {live.name}")
 
 
-def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: float, watch: Watch) -> Restored:
+def restore_in_place(
+    staged: Path,
+    live: Path,
+    *,
+    census: Census,
+    wait_seconds: float,
+    watch: Watch,
+    have_others_written: HaveOthersWritten = lambda: False,
+) -> Restored:
     """Copy the verified private file ``staged`` into the live database, and check the result.
 
     ``staged`` fits (:func:`fit_to_live`), ``census`` is its census, and its content was proven.
     Other writers are waited for, up to ``wait_seconds``. A cancel counts until the last page.
+    ``have_others_written`` (:func:`noticing_commits`) is asked when no other writer can commit any more.
 
     Raises:
         BusyError: a lock was held for longer than ``wait_seconds``; nothing was changed.
@@ -241,7 +254,15 @@ def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: 
         # Of an empty file: a copy that changes the page size looks like a commit of somebody else. Others keep theirs.
         target.execute(f"PRAGMA page_size={census.page_size}")
         before = _data_version(target)  # before the copy: a writer that waits commits right after it
-        waited_seconds, blocked_seconds, notes = _copy(staged, target, live, wait_seconds=wait_seconds, watch=watch)
+        answers = [have_others_written()]
+        waited_seconds, blocked_seconds, notes = _copy(
+            staged,
+            target,
+            live,
+            wait_seconds=wait_seconds,
+            watch=watch,
+            on_locked=lambda: answers.append(have_others_written()),
+        )
         # The content is committed from here on, so nothing below may say that it is not.
         notes += _checkpoint(target, live)
         checks, others_wrote = _check_committed(target, census, before, wait_seconds=wait_seconds)
@@ -251,11 +272,24 @@ def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: 
         blocked_seconds=blocked_seconds,
         waited_seconds=waited_seconds,
         others_wrote=others_wrote,
+        others_wrote_before=_wrote_before(answers, others_wrote),
         notes=notes,
     )
     if failures(checks):
         raise RestoreCheckError(restored)
     return restored
+
+
+def _wrote_before(answers: list[bool | None], others_wrote: bool) -> bool:
+    """Whether others committed before the copy, from the answers before the wait for the lock and under it.
+
+    Under the lock a rollback-journal database answers nobody, and a copy of a single page has no such
+    moment. Then whoever wrote since the first answer may have done so before the copy.
+    """
+    first, *under_lock = answers
+    if under_lock and under_lock[0] is not None:
+        return under_lock[0]
+    return first is not False or others_wrote
 
 
 class RestoreCheckError(VerificationError):
@@ -268,12 +302,19 @@ class RestoreCheckError(VerificationError):
 
 
 def _copy(
-    staged: Path, target: sqlite3.Connection, live: Path, *, wait_seconds: float, watch: Watch
+    staged: Path,
+    target: sqlite3.Connection,
+    live: Path,
+    *,
+    wait_seconds: float,
+    watch: Watch,
+    on_locked: Callable[[], None],
 ) -> tuple[float, float, tuple[str, ...]]:
     started = lock_free_since = time.monotonic()
+    is_locked = False
 
     def after_step(status: int, remaining: int, total: int) -> None:
-        nonlocal lock_free_since
+        nonlocal lock_free_since, is_locked
         if status == sqlite3.SQLITE_DONE:
             return  # it is committed: raising now would call a finished restore a failure
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -285,13 +326,18 @@ def _copy(
                 )
             watch.check()
             return
+        if not is_locked:
+            is_locked = True
+            on_locked()
         syncing.step()
         watch.report("restore", (total - remaining) * page_size, total * page_size)
 
     with open_snapshot(staged) as source, _WalSync(live) as syncing:
         page_size = int(source.execute("PRAGMA page_size").fetchone()[0])
+        page_count = int(source.execute("PRAGMA page_count").fetchone()[0])
+        pages = max(1, min(_PAGES_PER_STEP, page_count - 1))  # two steps at least: the last one commits
         # backup() itself retries a busy destination for ever; the callback ends it.
-        source.backup(target, pages=_PAGES_PER_STEP, progress=after_step, sleep=0.05)
+        source.backup(target, pages=pages, progress=after_step, sleep=0.05)
     finished = time.monotonic()
     notes = (f"The WAL could not be synced before the checkpoint: {syncing.problem}.",) if syncing.problem else ()
     return lock_free_since - started, finished - lock_free_since, notes

@@ -30,6 +30,7 @@ from ...core.errors import (
 from ...core.files import scratch_folder
 from ...core.progress import ProgressCallback, Watch
 from ...core.restore import (
+    HaveOthersWritten,
     LiveFacts,
     RecreateError,
     RestoreCheckError,
@@ -65,8 +66,8 @@ logger = logging.getLogger(__name__)
 
 
 _MISSED = (
-    "Other processes committed after the safety backup was taken and before the content was exchanged: "
-    "that is neither in the safety backup nor in the database now."
+    "Other processes committed after the safety backup was taken: what came before the exchange of the content "
+    "is neither in the safety backup nor in the database now."
 )
 
 
@@ -258,11 +259,9 @@ class _Run:
         self.report["notes"] += notes
         with noticing_commits(self.live) as have_others_written:
             problem = self._make_safety_backup()
-            if not problem and have_others_written():
-                self.report["notes"].append(_MISSED)
-        if problem:
-            return self._recreate(staged, expected, problem)
-        return self._restore_in_place(staged, expected)
+            if not problem:
+                return self._restore_in_place(staged, expected, have_others_written)
+        return self._recreate(staged, expected, problem)
 
     def _look_at_live(self) -> tuple[LiveFacts | None, str]:
         try:
@@ -317,9 +316,11 @@ class _Run:
     def _save_report(self) -> None:
         self.restore.save(update_fields=["report", "safety_backup"])
 
-    def _restore_in_place(self, staged: Path, expected: Census) -> RestoreEnding:
+    def _restore_in_place(
+        self, staged: Path, expected: Census, have_others_written: HaveOthersWritten
+    ) -> RestoreEnding:
         try:
-            done = self._exchange(staged, expected, watch=self.watch)
+            done = self._exchange(staged, expected, watch=self.watch, have_others_written=have_others_written)
         except RestoreCheckError as exc:
             self._note_result(exc.restored)
             return self._roll_back(exc)
@@ -327,10 +328,18 @@ class _Run:
         self._migrate()
         return RestoreEnding(state=Restore.State.SUCCEEDED)
 
-    def _exchange(self, staged: Path, expected: Census, *, watch: Watch) -> Restored:
-        wait_seconds = conf.get("RESTORE_WAIT_SECONDS")
+    def _exchange(
+        self, staged: Path, expected: Census, *, watch: Watch, have_others_written: HaveOthersWritten = lambda: False
+    ) -> Restored:
         with swapping(self.restore.database):
-            return restore_in_place(staged, self.live, census=expected, wait_seconds=wait_seconds, watch=watch)
+            return restore_in_place(
+                staged,
+                self.live,
+                census=expected,
+                wait_seconds=conf.get("RESTORE_WAIT_SECONDS"),
+                watch=watch,
+                have_others_written=have_others_written,
+            )
 
     def _note_result(self, done: Restored) -> None:
         self.report.update(
@@ -341,6 +350,8 @@ class _Run:
             others_wrote=done.others_wrote,
         )
         self.report["notes"] += done.notes
+        if done.others_wrote_before:
+            self.report["notes"].append(_MISSED)
 
     def _roll_back(self, failure: RestoreCheckError) -> RestoreEnding:
         """Put the safety backup back. Whatever happens, both outcomes are in the report."""

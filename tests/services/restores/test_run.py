@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -122,8 +123,46 @@ def test_commits_that_neither_the_safety_backup_nor_the_database_holds_are_told(
     assert any("after the safety backup" in note for note in restore.report["notes"])
 
 
-def test_nothing_is_told_of_commits_that_nobody_made(done: Restore):
-    assert not any("after the safety backup" in note for note in done.report["notes"])
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_a_commit_that_the_exchange_waited_for_is_told(
+    approved: Restore,
+    outside_transactions: None,
+    shop_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extracted,
+    journal_mode: str,
+):
+    """It was begun before the safety backup, and acknowledged before the content was exchanged."""
+    with connected(shop_file) as connection:
+        connection.execute(f"PRAGMA journal_mode={journal_mode}")
+    make = run_module.create_claimed_backup
+    with closing(sqlite3.connect(shop_file, isolation_level=None, check_same_thread=False)) as writer:
+
+        def make_beside_a_writer(*arguments: object, **options: object) -> Backup:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("INSERT INTO product (name) VALUES ('acknowledged')")
+            safety = make(*arguments, **options)  # type: ignore[arg-type]
+            timer.start()
+            return safety
+
+        timer = threading.Timer(1, writer.execute, ["COMMIT"])
+        monkeypatch.setattr(run_module, "create_claimed_backup", make_beside_a_writer)
+        restore = run_restore(approved, actor=BEN)
+        timer.join()
+    assert restore.state == "succeeded"
+    assert "acknowledged" not in repr(live(shop_file)) + repr(extracted(restore.safety_backup))
+    assert any("after the safety backup" in note for note in restore.report["notes"])
+
+
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_nothing_is_told_of_commits_that_nobody_made(
+    approved: Restore, outside_transactions: None, shop_file: Path, journal_mode: str
+):
+    with connected(shop_file) as connection:
+        connection.execute(f"PRAGMA journal_mode={journal_mode}")
+    restore = run_restore(approved, actor=BEN)
+    assert restore.state == "succeeded"
+    assert not any("after the safety backup" in note for note in restore.report["notes"])
 
 
 def test_every_step_is_in_the_audit_trail(done: Restore):
