@@ -36,7 +36,7 @@ from .sqlite import (
     sidecar,
     wait_for_lock,
 )
-from .verify import Check, check_connection, failures
+from .verify import Check, check_connection, check_database, failures
 
 _PAGES_PER_STEP = 4000
 SPACE_FACTOR = 2.1
@@ -228,6 +228,7 @@ def restore_in_place(
     census: Census,
     wait_seconds: float,
     watch: Watch,
+    is_unsound: bool = False,
     have_others_written: HaveOthersWritten = lambda: False,
 ) -> Restored:
     """Copy the verified private file ``staged`` into the live database, and check the result.
@@ -235,6 +236,8 @@ def restore_in_place(
     ``staged`` fits (:func:`fit_to_live`), ``census`` is its census, and its content was proven.
     Other writers are waited for, up to ``wait_seconds``. A cancel counts until the last page.
     ``have_others_written`` (:func:`noticing_commits`) is asked when no other writer can commit any more.
+    ``is_unsound`` says that the content is known not to be sound and is to go back as it was: what is
+    wrong with ``staged`` in the same way is no failure then.
 
     Raises:
         BusyError: a lock was held for longer than ``wait_seconds``; nothing was changed.
@@ -266,6 +269,8 @@ def restore_in_place(
         # The content is committed from here on, so nothing below may say that it is not.
         notes += _checkpoint(target, live)
         checks, others_wrote = _check_committed(target, census, before, wait_seconds=wait_seconds)
+    if is_unsound and failures(checks):
+        checks = _as_staged(checks, staged, census)
     restored = Restored(
         census=census,
         checks=checks,
@@ -459,6 +464,18 @@ def _excused(check: Check) -> Check:
     return replace(check, is_advisory=True, evidence=evidence)
 
 
+def _as_staged(checks: list[Check], staged: Path, census: Census) -> list[Check]:
+    """What is wrong in the same way with ``staged``, whose content was proven, is a finding and not a failure."""
+    try:
+        known = {
+            (each.name, each.evidence)
+            for each in check_database(staged, expected=census, is_thorough=False, watch=Watch())
+        }
+    except BackupError:  # then nothing is known
+        return checks
+    return [replace(each, is_advisory=True) if (each.name, each.evidence) in known else each for each in checks]
+
+
 def move_aside(live: Path, *, now: datetime) -> list[Path]:
     """Rename a damaged database and its sidecar files; returns their new paths. Nothing is deleted.
 
@@ -495,12 +512,14 @@ def _moving(live: Path, moved: list[Path]) -> Iterator[None]:
         raise
 
 
-def recreate(staged: Path, live: Path, *, census: Census, token: str, now: datetime) -> Recreated:
+def recreate(
+    staged: Path, live: Path, *, census: Census, token: str, now: datetime, is_unsound: bool = False
+) -> Recreated:
     """Put the verified private file ``staged`` where a missing or unreadable database was, and check it.
 
     What is there is moved aside first. The new file gets owner and mode of the old one, or the
     owner of the folder. It is written beside its place, under a name with ``token`` that
-    :func:`remove_draft` removes after a ``kill -9``.
+    :func:`remove_draft` removes after a ``kill -9``. ``is_unsound``: as for :func:`restore_in_place`.
 
     Raises:
         DiskFullError, BackupError: nothing was changed, or what was moved has its old name again.
@@ -526,6 +545,8 @@ def recreate(staged: Path, live: Path, *, census: Census, token: str, now: datet
         finally:
             remove_if_there(draft)
     checks = _check_recreated(live, census)
+    if is_unsound and failures(checks):
+        checks = _as_staged(checks, staged, census)
     if failures(checks):
         raise RecreateError(moved, checks)
     return Recreated(moved=moved, checks=checks)

@@ -246,13 +246,17 @@ class _Run:
 
     def carry_out(self) -> RestoreEnding:
         """All steps; raises BackupError while the live database is untouched."""
-        staged, census = stage_backup(self.restore.backup, self.folder, watch=self.watch, keyring=self.keyring)
+        findings: list[str] = []
+        staged, census = stage_backup(
+            self.restore.backup, self.folder, watch=self.watch, keyring=self.keyring, on_finding=findings.append
+        )
+        self.report["notes"] += findings
         if self.restore.backup.has_media:
             self.report["notes"].append(untouched_note(self.restore.backup))
         facts, problem = self._look_at_live()
         self._ask_guards(census)
         if facts is None:
-            return self._recreate(staged, census, problem)
+            return self._recreate(staged, census, problem, is_unsound=bool(findings))
         expected, notes = fit_to_live(staged, census, facts, watch=self.watch)
         if "free_space" not in self.restore.overrides:
             require_space(self.live, facts, expected)
@@ -260,8 +264,10 @@ class _Run:
         with noticing_commits(self.live) as have_others_written:
             problem = self._make_safety_backup()
             if not problem:
-                return self._restore_in_place(staged, expected, have_others_written)
-        return self._recreate(staged, expected, problem)
+                return self._restore_in_place(
+                    staged, expected, is_unsound=bool(findings), have_others_written=have_others_written
+                )
+        return self._recreate(staged, expected, problem, is_unsound=bool(findings))
 
     def _look_at_live(self) -> tuple[LiveFacts | None, str]:
         try:
@@ -317,10 +323,12 @@ class _Run:
         self.restore.save(update_fields=["report", "safety_backup"])
 
     def _restore_in_place(
-        self, staged: Path, expected: Census, have_others_written: HaveOthersWritten
+        self, staged: Path, expected: Census, *, is_unsound: bool, have_others_written: HaveOthersWritten
     ) -> RestoreEnding:
         try:
-            done = self._exchange(staged, expected, watch=self.watch, have_others_written=have_others_written)
+            done = self._exchange(
+                staged, expected, watch=self.watch, is_unsound=is_unsound, have_others_written=have_others_written
+            )
         except RestoreCheckError as exc:
             self._note_result(exc.restored)
             return self._roll_back(exc)
@@ -329,7 +337,13 @@ class _Run:
         return RestoreEnding(state=Restore.State.SUCCEEDED)
 
     def _exchange(
-        self, staged: Path, expected: Census, *, watch: Watch, have_others_written: HaveOthersWritten = lambda: False
+        self,
+        staged: Path,
+        expected: Census,
+        *,
+        watch: Watch,
+        is_unsound: bool,
+        have_others_written: HaveOthersWritten = lambda: False,
     ) -> Restored:
         with swapping(self.restore.database):
             return restore_in_place(
@@ -338,6 +352,7 @@ class _Run:
                 census=expected,
                 wait_seconds=conf.get("RESTORE_WAIT_SECONDS"),
                 watch=watch,
+                is_unsound=is_unsound,
                 have_others_written=have_others_written,
             )
 
@@ -360,12 +375,16 @@ class _Run:
             raise failure
         self.report["failed_checks"] = self.report["checks"]
         watch = Watch()  # nothing may stop a roll-back
+        findings: list[str] = []
         try:
             (self.folder / "staged.sqlite3").unlink(missing_ok=True)
-            staged, census = stage_backup(safety, self.folder, watch=watch, file_key=self.safety_key)
+            staged, census = stage_backup(
+                safety, self.folder, watch=watch, file_key=self.safety_key, on_finding=findings.append
+            )
+            self.report["notes"] += findings
             facts = live_facts(self.live, busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"))
             expected, _notes = fit_to_live(staged, census, facts, watch=watch)
-            done = self._exchange(staged, expected, watch=watch)
+            done = self._exchange(staged, expected, watch=watch, is_unsound=bool(findings))
         except Exception as exc:
             logger.exception("Rolling restore %s back failed", self.restore.pk)
             reason = exc.message if isinstance(exc, BackupError) else f"{type(exc).__name__}: {exc}"
@@ -385,7 +404,7 @@ class _Run:
             code=failure.code,
         )
 
-    def _recreate(self, staged: Path, census: Census, problem: str) -> RestoreEnding:
+    def _recreate(self, staged: Path, census: Census, problem: str, *, is_unsound: bool) -> RestoreEnding:
         """The live file is missing or too damaged to read: nothing to back up, nothing to keep open."""
         self.watch.check()
         self.report["recreating"] = problem
@@ -398,6 +417,7 @@ class _Run:
                     census=census,
                     token=self.restore.pk,
                     now=timezone.now().astimezone(UTC),
+                    is_unsound=is_unsound,
                 )
         except RecreateError as exc:
             self.report.update(
