@@ -36,11 +36,16 @@ from .sqlite import (
     sidecar,
     wait_for_lock,
 )
-from .verify import Check, check_connection, failures
+from .verify import Check, check_connection, check_database, failures
 
 _PAGES_PER_STEP = 4000
 SPACE_FACTOR = 2.1
 """The WAL grows by the whole content before the checkpoint, and the file grows after it."""
+
+_OUT_OF_WAL = "The live database was an empty file and stays out of WAL mode, which the one in the backup was in."
+
+HaveOthersWritten = Callable[[], bool | None]
+"""Asks whether others have committed since some moment; None when that cannot be told now."""
 
 _TRUNCATE_TRIES = 5
 _TRUNCATE_WAIT_SECONDS = 0.1
@@ -74,6 +79,8 @@ class Restored:
     """How long the copy waited for other writers before."""
     others_wrote: bool
     """Whether another process committed between the copy and the check."""
+    others_wrote_before: bool = False
+    """Whether another process committed before the copy, as far as was asked; what it wrote is overwritten."""
     notes: tuple[str, ...] = ()
 
 
@@ -131,11 +138,11 @@ def refuse_unfit(census: Census, *, encoding: str, page_count: int) -> None:
 
 
 @contextmanager
-def noticing_commits(live: Path) -> Iterator[Callable[[], bool]]:
+def noticing_commits(live: Path) -> Iterator[HaveOthersWritten]:
     """Yields the question whether another connection has committed since the block began.
 
-    Holds a connection without a transaction, so nobody waits for it. When the answer cannot be
-    had, because the database is locked, it is yes.
+    Holds a connection without a transaction, so nobody waits for it. The answer is None when it cannot
+    be had because the database is locked: a rollback-journal one is, while somebody writes.
 
     Raises:
         BusyError, BackupError: the database cannot be opened.
@@ -143,12 +150,11 @@ def noticing_commits(live: Path) -> Iterator[Callable[[], bool]]:
     with closing(open_for_writing(live, wait_seconds=1)) as bystander:
         with translated(f"opening {live.name}"):
             before = _data_version(bystander)
+            bystander.execute("PRAGMA busy_timeout=0")  # it is asked while all writers wait
 
-        def has_changed() -> bool:
-            try:
-                return _data_version(bystander) != before
-            except sqlite3.Error:
-                return True
+        def has_changed() -> bool | None:
+            now = _data_version(bystander)
+            return None if now is None else now != before
 
         yield has_changed
 
@@ -157,8 +163,8 @@ def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch)
     """Make the private file ``staged`` fit to be copied into a live database with these facts.
 
     A different page size is changed on the staged copy, by ``VACUUM INTO``, and a database in a
-    rollback-journal mode stays out of WAL. Returns the census to expect afterwards, and what an
-    operator should know.
+    rollback-journal mode stays out of WAL. An empty live file takes over the page size, not the WAL.
+    Returns the census to expect afterwards, and what an operator should know.
 
     Raises:
         RefusedError: as :func:`refuse_unfit`.
@@ -167,10 +173,9 @@ def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch)
     if staged.stat().st_size == 0:
         census = replace(census, page_count=0)
     refuse_unfit(census, encoding=facts.encoding, page_count=facts.page_count)
+    was_wal = facts.journal_mode != "wal" and _leave_wal(staged)
     if facts.page_count == 0:
-        return census, ()
-    if facts.journal_mode != "wal":
-        _leave_wal(staged)
+        return census, (_OUT_OF_WAL,) if was_wal else ()
     if census.page_size == facts.page_size:
         return census, ()
     _change_page_size(staged, facts.page_size, watch=watch)
@@ -183,10 +188,12 @@ def fit_to_live(staged: Path, census: Census, facts: LiveFacts, *, watch: Watch)
     return replace(census, page_size=facts.page_size, page_count=page_count), (note,)
 
 
-def _leave_wal(staged: Path) -> None:
-    """Clear the WAL flag of the staged copy, which the live database would take over."""
+def _leave_wal(staged: Path) -> bool:
+    """Clear the WAL flag of the staged copy, which the live database would take over; whether it was set."""
     with translated("preparing the staged copy"), closing(open_for_writing(staged, wait_seconds=0)) as connection:
+        was_wal = _is_wal(connection)
         connection.execute("PRAGMA journal_mode=DELETE").fetchone()
+    return was_wal
 
 
 def _change_page_size(staged: Path, page_size: int, *, watch: Watch) -> None:
@@ -214,17 +221,31 @@ def require_space(live: Path, facts: LiveFacts, census: Census) -> None:
     require_free_space(live.parent, needed_bytes, purpose=f"restoring into {live.name}")
 
 
-def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: float, watch: Watch) -> Restored:
+def restore_in_place(
+    staged: Path,
+    live: Path,
+    *,
+    census: Census,
+    wait_seconds: float,
+    watch: Watch,
+    is_unsound: bool = False,
+    have_others_written: HaveOthersWritten = lambda: False,
+) -> Restored:
     """Copy the verified private file ``staged`` into the live database, and check the result.
 
     ``staged`` fits (:func:`fit_to_live`), ``census`` is its census, and its content was proven.
     Other writers are waited for, up to ``wait_seconds``. A cancel counts until the last page.
+    ``have_others_written`` (:func:`noticing_commits`) is asked when no other writer can commit any more.
+    ``is_unsound`` says that the content is known not to be sound and is to go back as it was: what is
+    wrong with ``staged`` in the same way is no failure then.
 
     Raises:
         BusyError: a lock was held for longer than ``wait_seconds``; nothing was changed.
+        NotFoundError, InputError: no database file is there.
         DiskFullError, BackupError, CancelledError, DeadlineError: nothing was changed.
         RestoreCheckError: the copy went through, and the live database is not what it must be.
     """
+    live = database_file(live)  # behind a link, SQLite keeps the -wal beside the file itself
     with (
         translated(f"restoring into {live.name}"),
         closing(open_for_writing(live, wait_seconds=_TRUNCATE_WAIT_SECONDS)) as target,
@@ -233,22 +254,47 @@ def restore_in_place(staged: Path, live: Path, *, census: Census, wait_seconds: 
         if _is_wal(target):
             # One fsync less while writers wait; the checkpoint below makes the content durable.
             target.execute("PRAGMA synchronous=NORMAL")
+        # Of an empty file: a copy that changes the page size looks like a commit of somebody else. Others keep theirs.
+        target.execute(f"PRAGMA page_size={census.page_size}")
         before = _data_version(target)  # before the copy: a writer that waits commits right after it
-        waited_seconds, blocked_seconds, notes = _copy(staged, target, live, wait_seconds=wait_seconds, watch=watch)
+        answers = [have_others_written()]
+        waited_seconds, blocked_seconds, notes = _copy(
+            staged,
+            target,
+            live,
+            wait_seconds=wait_seconds,
+            watch=watch,
+            on_locked=lambda: answers.append(have_others_written()),
+        )
         # The content is committed from here on, so nothing below may say that it is not.
         notes += _checkpoint(target, live)
         checks, others_wrote = _check_committed(target, census, before, wait_seconds=wait_seconds)
+    if is_unsound and failures(checks):
+        checks = _as_staged(checks, staged, census)
     restored = Restored(
         census=census,
         checks=checks,
         blocked_seconds=blocked_seconds,
         waited_seconds=waited_seconds,
         others_wrote=others_wrote,
+        others_wrote_before=_wrote_before(answers, others_wrote),
         notes=notes,
     )
     if failures(checks):
         raise RestoreCheckError(restored)
     return restored
+
+
+def _wrote_before(answers: list[bool | None], others_wrote: bool) -> bool:
+    """Whether others committed before the copy, from the answers before the wait for the lock and under it.
+
+    Under the lock a rollback-journal database answers nobody, and a copy of a single page has no such
+    moment. Then whoever wrote since the first answer may have done so before the copy.
+    """
+    first, *under_lock = answers
+    if under_lock and under_lock[0] is not None:
+        return under_lock[0]
+    return first is not False or others_wrote
 
 
 class RestoreCheckError(VerificationError):
@@ -261,12 +307,19 @@ class RestoreCheckError(VerificationError):
 
 
 def _copy(
-    staged: Path, target: sqlite3.Connection, live: Path, *, wait_seconds: float, watch: Watch
+    staged: Path,
+    target: sqlite3.Connection,
+    live: Path,
+    *,
+    wait_seconds: float,
+    watch: Watch,
+    on_locked: Callable[[], None],
 ) -> tuple[float, float, tuple[str, ...]]:
     started = lock_free_since = time.monotonic()
+    is_locked = False
 
     def after_step(status: int, remaining: int, total: int) -> None:
-        nonlocal lock_free_since
+        nonlocal lock_free_since, is_locked
         if status == sqlite3.SQLITE_DONE:
             return  # it is committed: raising now would call a finished restore a failure
         if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
@@ -278,13 +331,18 @@ def _copy(
                 )
             watch.check()
             return
+        if not is_locked:
+            is_locked = True
+            on_locked()
         syncing.step()
         watch.report("restore", (total - remaining) * page_size, total * page_size)
 
     with open_snapshot(staged) as source, _WalSync(live) as syncing:
         page_size = int(source.execute("PRAGMA page_size").fetchone()[0])
+        page_count = int(source.execute("PRAGMA page_count").fetchone()[0])
+        pages = max(1, min(_PAGES_PER_STEP, page_count - 1))  # two steps at least: the last one commits
         # backup() itself retries a busy destination for ever; the callback ends it.
-        source.backup(target, pages=_PAGES_PER_STEP, progress=after_step, sleep=0.05)
+        source.backup(target, pages=pages, progress=after_step, sleep=0.05)
     finished = time.monotonic()
     notes = (f"The WAL could not be synced before the checkpoint: {syncing.problem}.",) if syncing.problem else ()
     return lock_free_since - started, finished - lock_free_since, notes
@@ -406,6 +464,18 @@ def _excused(check: Check) -> Check:
     return replace(check, is_advisory=True, evidence=evidence)
 
 
+def _as_staged(checks: list[Check], staged: Path, census: Census) -> list[Check]:
+    """What is wrong in the same way with ``staged``, whose content was proven, is a finding and not a failure."""
+    try:
+        known = {
+            (each.name, each.evidence)
+            for each in check_database(staged, expected=census, is_thorough=False, watch=Watch())
+        }
+    except BackupError:  # then nothing is known
+        return checks
+    return [replace(each, is_advisory=True) if (each.name, each.evidence) in known else each for each in checks]
+
+
 def move_aside(live: Path, *, now: datetime) -> list[Path]:
     """Rename a damaged database and its sidecar files; returns their new paths. Nothing is deleted.
 
@@ -442,12 +512,14 @@ def _moving(live: Path, moved: list[Path]) -> Iterator[None]:
         raise
 
 
-def recreate(staged: Path, live: Path, *, census: Census, token: str, now: datetime) -> Recreated:
+def recreate(
+    staged: Path, live: Path, *, census: Census, token: str, now: datetime, is_unsound: bool = False
+) -> Recreated:
     """Put the verified private file ``staged`` where a missing or unreadable database was, and check it.
 
     What is there is moved aside first. The new file gets owner and mode of the old one, or the
     owner of the folder. It is written beside its place, under a name with ``token`` that
-    :func:`remove_draft` removes after a ``kill -9``.
+    :func:`remove_draft` removes after a ``kill -9``. ``is_unsound``: as for :func:`restore_in_place`.
 
     Raises:
         DiskFullError, BackupError: nothing was changed, or what was moved has its old name again.
@@ -473,6 +545,8 @@ def recreate(staged: Path, live: Path, *, census: Census, token: str, now: datet
         finally:
             remove_if_there(draft)
     checks = _check_recreated(live, census)
+    if is_unsound and failures(checks):
+        checks = _as_staged(checks, staged, census)
     if failures(checks):
         raise RecreateError(moved, checks)
     return Recreated(moved=moved, checks=checks)

@@ -135,6 +135,19 @@ def check_database(
         )
 
 
+def has_census(path: Path, expected: Census, *, watch: Watch) -> bool:
+    """Whether a database file that nobody writes has exactly this census, sound or not.
+
+    Raises:
+        VerificationError: its schema cannot be read. BackupError: from the disk.
+            CancelledError, DeadlineError: from ``watch``.
+    """
+    if path.stat().st_size == 0:
+        return expected.page_count == 0
+    with translated("counting the rows of the copy"), open_snapshot(path) as connection:
+        return not expected.differences(take_census(connection, watch=watch))
+
+
 def check_connection(
     connection: sqlite3.Connection,
     *,

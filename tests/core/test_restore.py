@@ -33,6 +33,7 @@ from backups_app.core.restore import (
     fit_to_live,
     live_facts,
     move_aside,
+    noticing_commits,
     recreate,
     refuse_unfit,
     remove_draft,
@@ -178,6 +179,27 @@ def test_an_empty_live_file_gets_the_content(tmp_path: Path, staged: Path):
     assert stat.S_IMODE(live.stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+@pytest.mark.parametrize("page_size", PAGE_SIZES)
+def test_the_copy_into_an_empty_file_is_not_taken_for_a_commit_of_others(
+    tmp_path: Path, scratch: Path, page_size: int, journal_mode: str
+):
+    """Else a row too few would be excused as written by somebody."""
+    live = tmp_path / "live.db"
+    live.touch()
+    staged = build(scratch / "s.db", f"PRAGMA page_size={page_size}; PRAGMA journal_mode={journal_mode}; {OTHER}")
+    wanted = live_content(staged)
+    facts = live_facts(live, busy_timeout_seconds=5)
+    expected, notes = fit_to_live(staged, census_of(staged), facts, watch=Watch())
+    wrong = replace(expected, tables={"product": 999, "extra": 3})
+    with pytest.raises(RestoreCheckError, match="product: 999 rows expected, 1 rows found") as raised:
+        restore_in_place(staged, live, census=wrong, wait_seconds=1, watch=Watch())
+    assert not raised.value.restored.others_wrote
+    assert live_content(live) == wanted
+    assert rows_through(live, "PRAGMA journal_mode") == [("delete",)]
+    assert bool(notes) == (journal_mode == "wal")
+
+
 def test_a_larger_database_shrinks_to_the_backup(tmp_path: Path, staged: Path):
     live = build_ledger(tmp_path / "live.db", filler_bytes=4 << 20)
     put(staged, live)
@@ -199,6 +221,28 @@ def test_a_database_behind_a_link_is_restored_where_it_lies(tmp_path: Path, shop
     put(staged, link)
     assert link.is_symlink()
     assert live_content(shop) == wanted
+
+
+def test_a_wal_that_a_reader_keeps_is_synced_behind_a_link_too(
+    tmp_path: Path, shop: Path, staged: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The copy commits without a sync, and no checkpoint makes it durable: that is left to us."""
+    link = tmp_path / "link.db"
+    link.symlink_to(shop)
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        sync(descriptor)
+
+    monkeypatch.setattr(restore.os, "fsync", noting)
+    with connected(shop) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM product").fetchone()
+        done = put(staged, link)
+    assert "reader" in "".join(done.notes)
+    assert synced == [str(shop.resolve()) + "-wal"]
 
 
 # Beside others
@@ -346,6 +390,51 @@ def test_a_writer_is_waited_for(tmp_path: Path, staged: Path, journal_mode: str)
     assert done.blocked_seconds < done.waited_seconds
 
 
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+@pytest.mark.parametrize("filler_bytes", [0, 20 << 20])
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_a_commit_that_the_copy_waited_for_is_told(
+    tmp_path: Path, scratch: Path, journal_mode: str, filler_bytes: int, is_committed: bool
+):
+    """It comes after the last moment at which anybody could be asked without the lock."""
+    live = build_shop(tmp_path / "live.db", journal_mode=journal_mode)
+    staged = build_ledger(scratch / "s.db", filler_bytes=filler_bytes)
+    expected, _ = fit_to_live(staged, census_of(staged), live_facts(live, busy_timeout_seconds=5), watch=Watch())
+    with (
+        closing(sqlite3.connect(live, isolation_level=None, check_same_thread=False)) as writer,
+        noticing_commits(live) as have_others_written,
+    ):
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("INSERT INTO product (name) VALUES ('acknowledged')")
+        timer = threading.Timer(0.7, writer.execute, ["COMMIT" if is_committed else "ROLLBACK"])
+        timer.start()
+        done = restore_in_place(
+            staged, live, census=expected, wait_seconds=10, watch=Watch(), have_others_written=have_others_written
+        )
+        timer.join()
+    assert done.waited_seconds > 0.4
+    assert done.others_wrote_before == is_committed
+
+
+def test_a_commit_right_after_the_copy_is_not_told_as_one_before_it(
+    shop: Path, staged: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = restore._checkpoint
+
+    def write_and_checkpoint(target: sqlite3.Connection, live: Path) -> tuple[str, ...]:
+        with connected(shop) as other:
+            other.execute("INSERT INTO product (name) VALUES ('at once')")
+        return original(target, live)
+
+    monkeypatch.setattr(restore, "_checkpoint", write_and_checkpoint)
+    census = census_of(staged)
+    with noticing_commits(shop) as have_others_written:
+        done = restore_in_place(
+            staged, shop, census=census, wait_seconds=1, watch=Watch(), have_others_written=have_others_written
+        )
+    assert (done.others_wrote, done.others_wrote_before) == (True, False)
+
+
 @pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
 @pytest.mark.parametrize("journal_mode", ["wal", "delete"])
 def test_a_lock_that_stays_is_given_up_on(tmp_path: Path, staged: Path, journal_mode: str, lock: str):
@@ -399,7 +488,7 @@ def test_a_cancel_after_the_last_page_comes_too_late(shop: Path, staged: Path):
 
     def is_cancelled() -> bool:
         calls.append(1)
-        return len(calls) > 1  # the first look is before the copy, which is one step here
+        return len(calls) > 2  # one look is before the copy, which is two steps here, and one is after the first
 
     restore_in_place(staged, shop, census=expected, wait_seconds=1, watch=Watch(is_cancelled=is_cancelled))
     assert live_content(shop) == wanted

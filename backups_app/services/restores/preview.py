@@ -62,7 +62,8 @@ def preview_restore(backup: Backup, database: Database, *, watch: Watch, keyring
         translated("preparing the preview"),
         scratch_folder(conf.scratch_folder(), f"preview-{uuid.uuid4().hex}") as folder,
     ):
-        staged, census = stage_backup(backup, folder, watch=watch, keyring=keyring)
+        findings: list[str] = []
+        staged, census = stage_backup(backup, folder, watch=watch, keyring=keyring, on_finding=findings.append)
         with open_snapshot(staged) as connection:
             after = read_side(connection, **_user_table(), watch=watch)
         now, problem = _read_live(database, folder, watch=watch)
@@ -72,7 +73,7 @@ def preview_restore(backup: Backup, database: Database, *, watch: Watch, keyring
             page_count=now.census.page_count if now else 0,
         )
     facts = facts_for(backup, database, now=now.census if now else None, after=census, keyring=keyring)
-    return _assemble(facts, now=now, after=after, problem=problem)
+    return _assemble(facts, now=now, after=after, problem=problem, findings=findings)
 
 
 def facts_for(backup: Backup, database: Database, *, now: Census | None, after: Census, keyring: Keyring) -> Facts:
@@ -125,7 +126,7 @@ def _opened(database: Database, staging: Path, *, watch: Watch) -> Iterator[Any]
         yield live.connection
 
 
-def _assemble(facts: Facts, *, now: Side | None, after: Side, problem: str) -> Preview:
+def _assemble(facts: Facts, *, now: Side | None, after: Side, problem: str, findings: list[str]) -> Preview:
     backup, found = facts.backup, objections(facts)
     moment = timezone.now()
     document: dict[str, Any] = {
@@ -142,7 +143,7 @@ def _assemble(facts: Facts, *, now: Side | None, after: Side, problem: str) -> P
         "free_bytes": facts.free_bytes,
         "needed_bytes": facts.needed_bytes,
         "estimated_blocked_seconds": _blocked_seconds(facts),
-        "warnings": _warnings(facts),
+        "warnings": [*findings, *_warnings(facts)],
         "blockers": [{"code": each.code, "message": each.message} for each in found],
     }
     return Preview(document=document, objections=found)

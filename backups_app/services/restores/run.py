@@ -30,6 +30,7 @@ from ...core.errors import (
 from ...core.files import scratch_folder
 from ...core.progress import ProgressCallback, Watch
 from ...core.restore import (
+    HaveOthersWritten,
     LiveFacts,
     RecreateError,
     RestoreCheckError,
@@ -65,8 +66,8 @@ logger = logging.getLogger(__name__)
 
 
 _MISSED = (
-    "Other processes committed after the safety backup was taken and before the content was exchanged: "
-    "that is neither in the safety backup nor in the database now."
+    "Other processes committed after the safety backup was taken: what came before the exchange of the content "
+    "is neither in the safety backup nor in the database now."
 )
 
 
@@ -245,24 +246,28 @@ class _Run:
 
     def carry_out(self) -> RestoreEnding:
         """All steps; raises BackupError while the live database is untouched."""
-        staged, census = stage_backup(self.restore.backup, self.folder, watch=self.watch, keyring=self.keyring)
+        findings: list[str] = []
+        staged, census = stage_backup(
+            self.restore.backup, self.folder, watch=self.watch, keyring=self.keyring, on_finding=findings.append
+        )
+        self.report["notes"] += findings
         if self.restore.backup.has_media:
             self.report["notes"].append(untouched_note(self.restore.backup))
         facts, problem = self._look_at_live()
         self._ask_guards(census)
         if facts is None:
-            return self._recreate(staged, census, problem)
+            return self._recreate(staged, census, problem, is_unsound=bool(findings))
         expected, notes = fit_to_live(staged, census, facts, watch=self.watch)
         if "free_space" not in self.restore.overrides:
             require_space(self.live, facts, expected)
         self.report["notes"] += notes
         with noticing_commits(self.live) as have_others_written:
             problem = self._make_safety_backup()
-            if not problem and have_others_written():
-                self.report["notes"].append(_MISSED)
-        if problem:
-            return self._recreate(staged, expected, problem)
-        return self._restore_in_place(staged, expected)
+            if not problem:
+                return self._restore_in_place(
+                    staged, expected, is_unsound=bool(findings), have_others_written=have_others_written
+                )
+        return self._recreate(staged, expected, problem, is_unsound=bool(findings))
 
     def _look_at_live(self) -> tuple[LiveFacts | None, str]:
         try:
@@ -317,9 +322,13 @@ class _Run:
     def _save_report(self) -> None:
         self.restore.save(update_fields=["report", "safety_backup"])
 
-    def _restore_in_place(self, staged: Path, expected: Census) -> RestoreEnding:
+    def _restore_in_place(
+        self, staged: Path, expected: Census, *, is_unsound: bool, have_others_written: HaveOthersWritten
+    ) -> RestoreEnding:
         try:
-            done = self._exchange(staged, expected, watch=self.watch)
+            done = self._exchange(
+                staged, expected, watch=self.watch, is_unsound=is_unsound, have_others_written=have_others_written
+            )
         except RestoreCheckError as exc:
             self._note_result(exc.restored)
             return self._roll_back(exc)
@@ -327,10 +336,25 @@ class _Run:
         self._migrate()
         return RestoreEnding(state=Restore.State.SUCCEEDED)
 
-    def _exchange(self, staged: Path, expected: Census, *, watch: Watch) -> Restored:
-        wait_seconds = conf.get("RESTORE_WAIT_SECONDS")
+    def _exchange(
+        self,
+        staged: Path,
+        expected: Census,
+        *,
+        watch: Watch,
+        is_unsound: bool,
+        have_others_written: HaveOthersWritten = lambda: False,
+    ) -> Restored:
         with swapping(self.restore.database):
-            return restore_in_place(staged, self.live, census=expected, wait_seconds=wait_seconds, watch=watch)
+            return restore_in_place(
+                staged,
+                self.live,
+                census=expected,
+                wait_seconds=conf.get("RESTORE_WAIT_SECONDS"),
+                watch=watch,
+                is_unsound=is_unsound,
+                have_others_written=have_others_written,
+            )
 
     def _note_result(self, done: Restored) -> None:
         self.report.update(
@@ -341,6 +365,8 @@ class _Run:
             others_wrote=done.others_wrote,
         )
         self.report["notes"] += done.notes
+        if done.others_wrote_before:
+            self.report["notes"].append(_MISSED)
 
     def _roll_back(self, failure: RestoreCheckError) -> RestoreEnding:
         """Put the safety backup back. Whatever happens, both outcomes are in the report."""
@@ -349,12 +375,16 @@ class _Run:
             raise failure
         self.report["failed_checks"] = self.report["checks"]
         watch = Watch()  # nothing may stop a roll-back
+        findings: list[str] = []
         try:
             (self.folder / "staged.sqlite3").unlink(missing_ok=True)
-            staged, census = stage_backup(safety, self.folder, watch=watch, file_key=self.safety_key)
+            staged, census = stage_backup(
+                safety, self.folder, watch=watch, file_key=self.safety_key, on_finding=findings.append
+            )
+            self.report["notes"] += findings
             facts = live_facts(self.live, busy_timeout_seconds=conf.get("BUSY_TIMEOUT_SECONDS"))
             expected, _notes = fit_to_live(staged, census, facts, watch=watch)
-            done = self._exchange(staged, expected, watch=watch)
+            done = self._exchange(staged, expected, watch=watch, is_unsound=bool(findings))
         except Exception as exc:
             logger.exception("Rolling restore %s back failed", self.restore.pk)
             reason = exc.message if isinstance(exc, BackupError) else f"{type(exc).__name__}: {exc}"
@@ -374,7 +404,7 @@ class _Run:
             code=failure.code,
         )
 
-    def _recreate(self, staged: Path, census: Census, problem: str) -> RestoreEnding:
+    def _recreate(self, staged: Path, census: Census, problem: str, *, is_unsound: bool) -> RestoreEnding:
         """The live file is missing or too damaged to read: nothing to back up, nothing to keep open."""
         self.watch.check()
         self.report["recreating"] = problem
@@ -387,6 +417,7 @@ class _Run:
                     census=census,
                     token=self.restore.pk,
                     now=timezone.now().astimezone(UTC),
+                    is_unsound=is_unsound,
                 )
         except RecreateError as exc:
             self.report.update(

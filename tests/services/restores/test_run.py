@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -122,8 +123,46 @@ def test_commits_that_neither_the_safety_backup_nor_the_database_holds_are_told(
     assert any("after the safety backup" in note for note in restore.report["notes"])
 
 
-def test_nothing_is_told_of_commits_that_nobody_made(done: Restore):
-    assert not any("after the safety backup" in note for note in done.report["notes"])
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_a_commit_that_the_exchange_waited_for_is_told(
+    approved: Restore,
+    outside_transactions: None,
+    shop_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extracted,
+    journal_mode: str,
+):
+    """It was begun before the safety backup, and acknowledged before the content was exchanged."""
+    with connected(shop_file) as connection:
+        connection.execute(f"PRAGMA journal_mode={journal_mode}")
+    make = run_module.create_claimed_backup
+    with closing(sqlite3.connect(shop_file, isolation_level=None, check_same_thread=False)) as writer:
+
+        def make_beside_a_writer(*arguments: object, **options: object) -> Backup:
+            writer.execute("BEGIN IMMEDIATE")
+            writer.execute("INSERT INTO product (name) VALUES ('acknowledged')")
+            safety = make(*arguments, **options)  # type: ignore[arg-type]
+            timer.start()
+            return safety
+
+        timer = threading.Timer(1, writer.execute, ["COMMIT"])
+        monkeypatch.setattr(run_module, "create_claimed_backup", make_beside_a_writer)
+        restore = run_restore(approved, actor=BEN)
+        timer.join()
+    assert restore.state == "succeeded"
+    assert "acknowledged" not in repr(live(shop_file)) + repr(extracted(restore.safety_backup))
+    assert any("after the safety backup" in note for note in restore.report["notes"])
+
+
+@pytest.mark.parametrize("journal_mode", ["wal", "delete"])
+def test_nothing_is_told_of_commits_that_nobody_made(
+    approved: Restore, outside_transactions: None, shop_file: Path, journal_mode: str
+):
+    with connected(shop_file) as connection:
+        connection.execute(f"PRAGMA journal_mode={journal_mode}")
+    restore = run_restore(approved, actor=BEN)
+    assert restore.state == "succeeded"
+    assert not any("after the safety backup" in note for note in restore.report["notes"])
 
 
 def test_every_step_is_in_the_audit_trail(done: Restore):
@@ -715,11 +754,8 @@ def test_a_locked_database_is_asked_again_later(
     assert len(heal_restores()) == 1
 
 
-def test_a_run_that_died_while_making_a_database_anew_is_told_by_what_is_there(
-    approved: Restore, shop_file: Path, extracted
-):
+def test_a_run_that_died_while_making_a_database_anew_is_told_by_what_is_there(approved: Restore, shop_file: Path):
     orphaned(approved, report={"notes": [], "recreating": "it was missing"})
-    content = shop_file.read_bytes()
     shop_file.unlink()
     draft = shop_file.with_name(f".{shop_file.name}.restoring-{approved.pk}")
     draft.write_bytes(b"half a database")
@@ -730,10 +766,82 @@ def test_a_run_that_died_while_making_a_database_anew_is_told_by_what_is_there(
     assert ".damaged-" in approved.hint
     assert not draft.exists()
     orphaned(approved, report={"notes": [], "recreating": "it was missing"})
-    shop_file.write_bytes(content)
+    extract_backup(approved.backup, shop_file, actor=ANNA)
     heal_restores()
     approved.refresh_from_db()
     assert approved.state == "succeeded"
+
+
+@pytest.mark.parametrize("made_by_others", ["PRAGMA journal_mode=WAL", "CREATE TABLE product (id, name)"])
+def test_a_file_that_others_made_where_one_was_missing_is_not_taken_for_the_backup(
+    approved: Restore, shop_file: Path, made_by_others: str
+):
+    """The process died before it wrote anything, and the site has connected again."""
+    orphaned(approved, report={"notes": [], "recreating": "it was missing"})
+    for suffix in ("", "-wal", "-shm"):
+        shop_file.with_name(shop_file.name + suffix).unlink(missing_ok=True)
+    with connected(shop_file) as connection:
+        connection.execute(made_by_others)
+    before = live(shop_file)
+    heal_restores()
+    approved.refresh_from_db()
+    assert (approved.state, approved.failure_code) == ("failed", "interrupted")
+    assert "cannot be told" in approved.outcome
+    assert "as it was" not in approved.outcome
+    assert approved.backup_id in approved.hint
+    assert live(shop_file) == before
+
+
+@pytest.fixture
+def updated(shop: Database, shop_file: Path, make_backup: Callable[..., Backup]) -> Restore:
+    """The run of a restore that died: backup and safety backup hold as many rows, with other values."""
+    good = make_backup(shop)
+    with connected(shop_file) as connection:
+        connection.execute("UPDATE product SET name = upper(name)")
+    restore = approve_restore(request_restore(good, shop, reason="upper case", actor=ANNA), actor=BEN)
+    noted(restore, shop_file, make_backup)
+    assert restore.safety_backup.tables == good.tables
+    return restore
+
+
+@pytest.mark.parametrize("fragmented", [False, True])
+def test_equal_counts_after_a_vacuum_are_not_taken_for_the_copy(
+    updated: Restore, shop_file: Path, make_backup: Callable[..., Backup], fragmented: bool
+):
+    """Its pages are those of the safety backup, when there was nothing to move; else nothing tells."""
+    if fragmented:
+        with connected(shop_file) as connection:
+            connection.execute("CREATE TABLE gone AS SELECT randomblob(9000)")
+            connection.execute("CREATE TABLE stays (x)")
+            connection.execute("DROP TABLE gone")
+            connection.execute("DROP TABLE stays")
+    else:
+        with connected(shop_file) as connection:
+            connection.execute("VACUUM")
+        noted(updated, shop_file, make_backup)
+    with connected(shop_file) as connection:
+        connection.execute("VACUUM")
+        connection.execute("UPDATE product SET name = name || '!'" if fragmented else "SELECT 1")
+    heal_restores()
+    updated.refresh_from_db()
+    assert (updated.state, updated.failure_code) == ("failed", "interrupted")
+    assert ("cannot be told" in updated.outcome) == fragmented
+    assert ("as it was" in updated.outcome) == (not fragmented)
+    assert (updated.safety_backup_id in updated.hint) == fragmented
+
+
+def test_equal_counts_after_the_copy_are_told_by_the_pages(
+    updated: Restore, shop_file: Path, tmp_path: Path, extracted
+):
+    staged = tmp_path / "staged.db"
+    extract_backup(updated.backup, staged, actor=ANNA)
+    from tests.core.test_restore import put
+
+    put(staged, shop_file)
+    heal_restores()
+    updated.refresh_from_db()
+    assert updated.state == "succeeded", updated.outcome
+    assert live(shop_file) == extracted(updated.backup)
 
 
 def test_what_the_dead_left_in_scratch_is_removed(approved: Restore, home: Path):

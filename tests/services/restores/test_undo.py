@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +11,16 @@ import pytest
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
-from backups_app.core.errors import BusyError, RefusedError
+from backups_app.core.errors import BusyError, RefusedError, VerificationError
+from backups_app.core.pages import content_digest_of
+from backups_app.core.progress import Watch
+from backups_app.core.snapshot import take_snapshot
 from backups_app.jobs.claim import job_lock
 from backups_app.models import AuditEvent, Backup, Database, Restore
 from backups_app.services.audit import Actor
 from backups_app.services.restores import approve_restore, request_restore, run_restore, undo_restore
 from tests.services.restores.conftest import ANNA, BEN, CARL
+from tests.services.restores.test_run import fail_first_check
 from tests.support import connected, content_through
 
 
@@ -28,6 +33,30 @@ def live(path: Path) -> dict[str, object]:
 def before(approved: Restore, shop_file: Path) -> dict[str, object]:
     """What the live database held before the restore. Ask for it before ``done``."""
     return live(shop_file)
+
+
+def make_index_stale(path: Path) -> None:
+    """An index lacks a row of its table: found by ``integrity_check`` alone."""
+    with connected(path) as connection:
+        connection.execute("CREATE INDEX by_name ON product (name)")
+        root, sql = connection.execute("SELECT rootpage, sql FROM sqlite_schema WHERE name = 'by_name'").fetchone()
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("DELETE FROM sqlite_schema WHERE name = 'by_name'")
+    with connected(path) as connection:
+        connection.execute("INSERT INTO product (name) VALUES ('unseen')")
+        connection.execute("PRAGMA writable_schema=ON")
+        connection.execute("INSERT INTO sqlite_schema VALUES ('index', 'by_name', 'product', ?, ?)", (root, sql))
+
+
+def empty_index(path: Path) -> None:
+    """An index whose page is not one any more: found by ``quick_check`` as well."""
+    with connected(path) as connection:
+        connection.execute("CREATE INDEX by_name ON product (name)")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (root,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'by_name'").fetchone()
+    content = bytearray(path.read_bytes())
+    content[(root - 1) * 4096 : root * 4096] = bytes(4096)
+    path.write_bytes(bytes(content))
 
 
 @pytest.mark.parametrize(("actor", "other"), [(ANNA, "ben"), (BEN, "anna")])
@@ -142,6 +171,134 @@ def test_no_guard_keeps_an_undo_back(
         undo = undo_restore(done, actor=ANNA)
     assert undo.state == "succeeded", undo.outcome
     assert live(shop_file) == empty
+
+
+# Of what was not sound
+
+
+@pytest.fixture(params=[0, 1 << 40], ids=["quick_check only", "integrity_check"])
+def checked_up_to(request: pytest.FixtureRequest, settings: Settings) -> int:
+    """Up to which size a backup is checked thoroughly when it is made: a stale index is found, or is not."""
+    settings.BACKUPS = {**settings.BACKUPS, "INTEGRITY_CHECK_MAX_BYTES": request.param}
+    return int(request.param)
+
+
+def findings(path: Path) -> list[tuple[str]]:
+    """What ``integrity_check`` says, or what ends it."""
+    with connected(path) as connection:
+        try:
+            return list(connection.execute("PRAGMA integrity_check"))
+        except sqlite3.DatabaseError as exc:
+            return [(str(exc),)]
+
+
+def content_digest(path: Path, folder: Path) -> str:
+    """Digest of all pages of a live database, but for the header bytes that a copy changes."""
+    folder.mkdir()
+    snapshot = take_snapshot(path, folder / "snapshot", watch=Watch())
+    return content_digest_of(snapshot.path, watch=Watch())
+
+
+@pytest.mark.parametrize("spoil", [make_index_stale, empty_index])
+def test_a_database_that_was_not_sound_comes_back_page_by_page(
+    shop: Database,
+    shop_file: Path,
+    tmp_path: Path,
+    make_backup: Callable[..., Backup],
+    restored: Callable[..., Restore],
+    checked_up_to: int,
+    spoil: Callable[[Path], None],
+):
+    good = make_backup(shop)
+    spoil(shop_file)
+    wrong, before = findings(shop_file), content_digest(shop_file, tmp_path / "before")
+    assert wrong != [("ok",)]
+    done = restored(good)
+    assert done.state == "succeeded", done.outcome
+    assert findings(shop_file) == [("ok",)]
+    undo = undo_restore(done, actor=ANNA)
+    assert undo.state == "succeeded", undo.outcome
+    assert "was not sound when it was live: integrity_check" in "".join(undo.report["notes"])
+    assert findings(shop_file) == wrong
+    assert content_digest(shop_file, tmp_path / "after") == before
+
+
+@pytest.mark.parametrize("spoil", [make_index_stale, empty_index])
+def test_a_roll_back_gives_a_database_that_was_not_sound_back(
+    shop: Database,
+    shop_file: Path,
+    tmp_path: Path,
+    make_backup: Callable[..., Backup],
+    restored: Callable[..., Restore],
+    monkeypatch: pytest.MonkeyPatch,
+    checked_up_to: int,
+    spoil: Callable[[Path], None],
+):
+    good = make_backup(shop)
+    spoil(shop_file)
+    wrong, before = findings(shop_file), content_digest(shop_file, tmp_path / "before")
+    fail_first_check(monkeypatch)
+    restore = restored(good)
+    assert restore.state == "rolled_back", restore.outcome
+    assert "was not sound when it was live" in "".join(restore.report["notes"])
+    assert findings(shop_file) == wrong
+    assert content_digest(shop_file, tmp_path / "after") == before
+
+
+def test_the_undo_of_what_was_not_sound_is_put_into_a_file_that_went_missing(
+    shop: Database, shop_file: Path, make_backup: Callable[..., Backup], restored: Callable[..., Restore]
+):
+    good = make_backup(shop)
+    empty_index(shop_file)
+    wrong = findings(shop_file)
+    done = restored(good)
+    for suffix in ("", "-wal", "-shm"):
+        shop_file.with_name(shop_file.name + suffix).unlink(missing_ok=True)
+    undo = undo_restore(done, actor=ANNA)
+    assert undo.state == "succeeded", undo.outcome
+    assert findings(shop_file) == wrong
+
+
+def test_a_request_to_undo_says_what_was_not_sound(
+    shop: Database, shop_file: Path, make_backup: Callable[..., Backup], restored: Callable[..., Restore]
+):
+    good = make_backup(shop)
+    make_index_stale(shop_file)
+    undo = undo_restore(restored(good), actor=CARL)
+    assert undo.state == "requested"
+    assert "missing from index" in "".join(undo.preview["warnings"])
+
+
+def test_damage_that_came_with_the_copy_is_no_finding_of_the_safety_backup(
+    shop: Database,
+    shop_file: Path,
+    make_backup: Callable[..., Backup],
+    restored: Callable[..., Restore],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    good = make_backup(shop)
+    empty_index(shop_file)
+    done = restored(good)
+    restored_content = live(shop_file)
+    fail_first_check(monkeypatch)
+    undo = undo_restore(done, actor=ANNA)
+    assert undo.state == "rolled_back"
+    assert live(shop_file) == restored_content
+    assert findings(shop_file) == [("ok",)]
+
+
+def test_only_a_safety_backup_goes_back_as_it_was(
+    shop: Database, shop_file: Path, make_backup: Callable[..., Backup], checked_up_to: int
+):
+    make_index_stale(shop_file)
+    unsound = make_backup(shop)
+    before = live(shop_file)
+    with pytest.raises(VerificationError, match="missing from index"):
+        request_restore(unsound, shop, reason="x", actor=ANNA, overrides={"unverified": "we try"})
+    assert live(shop_file) == before
+
+
+# What cannot be undone
 
 
 @pytest.mark.parametrize("state", ["requested", "approved"])
