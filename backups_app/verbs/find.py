@@ -12,6 +12,9 @@ from ..services.databases import get_database
 
 Found = TypeVar("Found", bound=Model)
 
+_SHORTEST = 4
+"""So many characters of an id are enough."""
+
 
 def find_backup(given: str) -> Backup:
     """The backup with this id, or the only one whose id begins with it (4 characters or more).
@@ -43,7 +46,9 @@ def _find(rows: QuerySet[Found], given: str, *, what: str, where: str) -> Found:
     exact = rows.filter(pk=given).first()
     if exact is not None:
         return exact
-    found = list(rows.filter(pk__startswith=given)[:2]) if len(given) >= 4 else []
+    found = list(rows.filter(pk__startswith=given)[:2]) if len(given) >= _SHORTEST else []
+    if not found and 0 < len(given) < _SHORTEST:
+        raise NotFoundError(f"There is no {what} {given!r}.", f"Give at least {_SHORTEST} characters of its id.")
     if not found:
         raise NotFoundError(f"There is no {what} {given!r}.", f"See `manage.py backup {where}` for the ids.")
     if len(found) > 1:

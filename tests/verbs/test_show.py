@@ -50,6 +50,7 @@ def test_an_unknown_id_is_not_found(run: Run, backup: Backup, given: str):
 
 
 def test_three_characters_are_too_few(run: Run, backup: Backup):
+    assert "at least 4 characters" in run("show", backup.pk[:3]).stderr
     assert run("show", backup.pk[:3]).code == 6
 
 
