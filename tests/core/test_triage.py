@@ -13,6 +13,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -454,6 +455,47 @@ def test_a_damaged_zip_is_corrupt(old: Path, scratch: Path, good: bytes):
 
 def test_an_empty_zip_is_empty(old: Path, scratch: Path):
     assert judged(put(old / "a.zip", zipped({})), scratch).verdict == "empty"
+
+
+def around(first: bytes, second: bytes) -> dict[str, bytes]:
+    """ZIPs of which Python's reader sees ``second`` only."""
+    end_at = len(second) - 22
+    directory_at = int.from_bytes(second[end_at + 16 : end_at + 20], "little")
+    moved = second[:directory_at] + first + second[directory_at:end_at]
+    moved += second[end_at : end_at + 16] + (directory_at + len(first)).to_bytes(4, "little") + second[end_at + 20 :]
+    endless = first[:-22]  # or the reader would find that one
+    comment = second[: end_at + 20] + len(endless).to_bytes(2, "little") + endless
+    return {"before": first + second, "between": moved, "in the comment": comment, "behind": second + endless}
+
+
+def test_a_zip_with_bytes_that_its_directory_does_not_tell_of_is_not_useless(old: Path, scratch: Path, bare: bytes):
+    first = zipped({"good.db": bare, "more.db": os.urandom(100)})
+    for second, verdict in ((zipped({"a.db": bare}), "schema only"), (zipped({}), "empty")):
+        for name, content in around(first, second).items():
+            found = judged(put(old / f"{name}.zip", content), scratch)
+            assert (found.verdict, found.is_judged, found.is_useless) == (verdict, True, False), name
+            assert found.reason.endswith("It has bytes that are of no file in its directory; they were not judged.")
+    inner = judged(put(old / "inner.zip", zipped({"cat.zip": first + zipped({})})), scratch)
+    assert not inner.is_useless
+
+
+def test_a_zip_with_folders_or_written_to_a_pipe_may_be_useless(old: Path, scratch: Path, bare: bytes):
+    class Pipe(io.RawIOBase):
+        content = b""
+
+        def write(self, piece: Any) -> int:
+            self.content += bytes(piece)
+            return len(piece)
+
+    pipe = Pipe()
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir("x")
+        archive.writestr("x/a.db", bare)
+        archive.writestr("x/b.db", b"")
+    assert archive.infolist()[1].flag_bits & 0x8
+    found = judged(put(old / "a.zip", pipe.content), scratch)
+    assert (found.verdict, found.is_useless) == ("schema only", True)
+    assert "no file in its directory" not in found.reason
 
 
 # Many

@@ -33,7 +33,7 @@ from .database import error_of, judge_database
 from .foreign import FileIdentity, UnreadableError, expanded, opened_plainly, sibling_pieces
 from .layers import PIECE_BYTES, Content, file_pieces, gunzip, peeked, spool, unzstd
 from .limits import Budget, FileWatch, Limits, OverLimitError, TookTooLongError
-from .members import is_link, member_pieces, named_files, opened, printable
+from .members import is_covered, is_link, member_pieces, named_files, opened, printable
 from .sniff import HEAD_BYTES, sniff
 from .verdict import VERDICTS, Finding, Judged, Verdict, not_judged
 
@@ -407,7 +407,13 @@ class _Triage:
             members = tuple(
                 self._member(archive, name, info, place) for name, info in named_files(archive, limits=self._limits)
             )
-        return _zip_finding(members, left_out=count - len(members))
+            left_out = count - len(members)
+            is_all = not left_out and is_covered(archive, stored)
+        finding = _zip_finding(members, left_out=left_out)
+        if is_all or left_out:
+            return finding
+        reason = f"{finding.reason} It has bytes that are of no file in its directory; they were not judged."
+        return replace(finding, reason=reason, is_disposable=False)
 
     def _member(self, archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo, place: _Place) -> Judged:
         inside = place.at_member(name)

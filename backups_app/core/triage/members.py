@@ -29,6 +29,10 @@ _DAMAGE = (
 )
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes of memory
 _ENCRYPTED = 0x1
+_HAS_DESCRIPTOR = 0x8
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_DESCRIPTOR_BYTES = (12, 16, 20, 24)  # 32 or 64 bits, with or without a signature
+_END = struct.Struct("<4s8xLLH")
 
 
 class _Bounded(io.RawIOBase):
@@ -92,6 +96,36 @@ def named_files(archive: zipfile.ZipFile, *, limits: Limits) -> list[tuple[str, 
         if name not in named:
             named[name] = info
     return list(named.items())
+
+
+def is_covered(archive: zipfile.ZipFile, stored: BinaryIO) -> bool:
+    """Whether each byte of the ZIP ``stored`` belongs to what its directory lists, or to the directory.
+
+    Python's reader takes the last directory and skips what else there is: of two ZIPs that were put
+    one behind the other, the whole first. In doubt (a comment, more than 4 GB) the answer is no.
+    """
+    position = 0
+    gaps: tuple[int, ...] = (0,)
+    for info in sorted(archive.infolist(), key=lambda each: each.header_offset):
+        if info.header_offset - position not in gaps:
+            return False
+        stored.seek(info.header_offset)
+        header = stored.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size:
+            return False
+        signature, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
+        if signature != b"PK\x03\x04" or (info.is_dir() and info.compress_size):
+            return False  # what a folder holds is not read
+        position = info.header_offset + len(header) + name_bytes + extra_bytes + info.compress_size
+        gaps = (0, *_DESCRIPTOR_BYTES) if info.flag_bits & _HAS_DESCRIPTOR else (0,)
+    end_at = stored.seek(0, io.SEEK_END) - _END.size
+    stored.seek(max(end_at, 0))
+    signature, directory_bytes, directory_at, comment_bytes = _END.unpack(stored.read(_END.size))
+    return (
+        (signature, comment_bytes) == (b"PK\x05\x06", 0)
+        and directory_at + directory_bytes == end_at
+        and directory_at - position in gaps
+    )
 
 
 def printable(name: str) -> str:
