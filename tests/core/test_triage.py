@@ -404,6 +404,18 @@ def test_manifests_are_named(old: Path, scratch: Path):
     assert judged(put(old / "a.manifest.json", b'{"type":"x"}'), scratch).format == "manifest"
 
 
+def test_an_empty_database_over_the_start_of_a_larger_one_is_not_useless(old: Path, scratch: Path, good: bytes):
+    """What a copy in place leaves that was stopped before it cut the file."""
+    empty = build(old / "empty.db", "CREATE TABLE t (a)").read_bytes()
+    assert len(empty) < len(good)
+    for name, wrap in {"a.db": bytes, "a.db.gz": gzip.compress}.items():
+        found = judged(put(old / name, wrap(empty + good[len(empty) :])), scratch)
+        assert (found.verdict, found.is_judged, found.is_useless) == ("schema only", True, False)
+        assert found.reason.endswith(f" {len(good) - len(empty):,} bytes behind its last page were not judged.")
+    part = judged(put(old / "part.db", empty + b"rows"), scratch)
+    assert not part.is_useless
+
+
 # ZIP
 
 

@@ -11,7 +11,7 @@ import re
 import sqlite3
 import struct
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO
@@ -91,9 +91,25 @@ def judge_database(path: Path, *, limits: Limits, watch: Watch, now: datetime) -
     try:
         _bound_schema(path, limits=limits, watch=watch)
         with open_foreign(path) as connection, interrupted_by(watch, connection):
-            return _judge(connection, path.stat().st_size, limits=limits, watch=watch, now=now)
+            size_bytes = path.stat().st_size
+            finding = _judge(connection, size_bytes, limits=limits, watch=watch, now=now)
+            return _with_rest(finding, size_bytes - _read_bytes(connection))
     except SQLITE_ERRORS as exc:
         raise error_of(exc) from exc
+
+
+def _read_bytes(connection: sqlite3.Connection) -> int:
+    """How much of the file SQLite takes for the database: as many pages as its header counts."""
+    pages, page_bytes = (connection.execute(f"PRAGMA {each}").fetchone()[0] for each in ("page_count", "page_size"))
+    return int(pages * page_bytes)
+
+
+def _with_rest(finding: Finding, rest_bytes: int) -> Finding:
+    """What lies behind the last page may be the rest of a larger database, over which this one was written."""
+    if rest_bytes <= 0:
+        return finding
+    reason = f"{finding.reason} {rest_bytes:,} bytes behind its last page were not judged."
+    return replace(finding, reason=reason, is_disposable=False)
 
 
 def error_of(exc: sqlite3.Error | UnicodeError) -> BackupError:

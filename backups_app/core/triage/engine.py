@@ -365,7 +365,7 @@ class _Triage:
             finding = replace(finding, reason=f"{finding.reason} Judged with the {' and '.join(taken)} beside it.")
         if left:
             finding = replace(finding, reason=f"{finding.reason} The {' and '.join(left)} beside it was not replayed.")
-        return replace(finding, is_disposable=not taken and not left)
+        return replace(finding, is_disposable=finding.is_disposable and not taken and not left)
 
     def _take_siblings(self, content: Content, copy: Path) -> tuple[list[str], list[str]]:
         """Copy what lies beside the database and belongs to it; returns what was taken and what was not."""
