@@ -416,6 +416,21 @@ def test_an_empty_database_over_the_start_of_a_larger_one_is_not_useless(old: Pa
     assert not part.is_useless
 
 
+@pytest.mark.parametrize("name", ["a.db.gz", "a.db.GZ", "a.db.gz.enc", "a.db.zip"])
+@pytest.mark.parametrize("suffix", ["-wal", "-journal"])
+def test_a_packed_database_is_not_useless_while_its_log_lies_beside_it(
+    old: Path, scratch: Path, bare: bytes, name: str, suffix: str
+):
+    packed = zipped({"a.db": bare}) if name.endswith(".zip") else gzip.compress(bare)
+    path = put(old / name, legacy_container(packed, CURRENT) if name.endswith(".enc") else packed)
+    log = put(old / f"a.db{suffix}", b"")
+    assert judged(path, scratch, keys=[CURRENT]).is_useless
+    log.write_bytes(b"rows")
+    found = judged(path, scratch, keys=[CURRENT])
+    assert (found.verdict, found.is_judged, found.is_useless) == ("schema only", True, False)
+    assert found.reason.endswith(f" The {suffix} beside it was not replayed.")
+
+
 # ZIP
 
 

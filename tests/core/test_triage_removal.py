@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,6 +76,17 @@ def test_a_file_that_changed_since_is_kept(bare: Path, scratch: Path, change: Ca
     with pytest.raises(RefusedError, match="It was not deleted"):
         remove_unchanged(judged, watch=Watch())
     assert names_in(bare.parent) == before
+
+
+def test_a_packed_file_with_a_log_beside_it_is_kept(bare: Path, scratch: Path):
+    packed = bare.with_name("other.db.gz")
+    packed.write_bytes(gzip.compress(bare.read_bytes()))
+    judged = looked_at(packed, scratch)
+    assert judged.is_useless
+    packed.with_name("other.db-wal").write_bytes(b"rows")
+    with pytest.raises(RefusedError, match="a -wal with content lies beside it"):
+        remove_unchanged(judged, watch=Watch())
+    assert names_in(bare.parent) == {bare.name, "other.db.gz", "other.db-wal"}
 
 
 def test_a_file_that_is_gone_is_a_refusal(bare: Path, scratch: Path):

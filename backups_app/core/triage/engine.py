@@ -30,7 +30,7 @@ from ..legacy import decrypt_container, refuse_malformed_keys
 from ..progress import Watch
 from ..sqlite import SIDECAR_SUFFIXES, remove_with_sidecars, settle_staged, sidecar
 from .database import error_of, judge_database
-from .foreign import FileIdentity, UnreadableError, expanded, opened_plainly, sibling_pieces
+from .foreign import FileIdentity, UnreadableError, expanded, opened_plainly, sibling_pieces, unpacked_names
 from .layers import PIECE_BYTES, Content, file_pieces, gunzip, peeked, spool, unzstd
 from .limits import Budget, FileWatch, Limits, OverLimitError, TookTooLongError
 from .members import is_covered, is_link, member_pieces, named_files, opened, printable
@@ -217,6 +217,9 @@ class _Triage:
             finding = replace(finding, is_disposable=False)  # it belongs to the database beside it
         if not after.st_size and not _is_named_like_an_archive(self._path):
             finding = replace(finding, is_disposable=False)  # an empty __init__.py or .gitkeep
+        if left := self._left_beside():
+            reason = f"{finding.reason} The {' and '.join(left)} beside it was not replayed."
+            finding = replace(finding, reason=reason, is_disposable=False)
         return Judged.from_finding(
             finding,
             file=self._path,
@@ -225,6 +228,12 @@ class _Triage:
             sha256=sha256,
             identity=(after.st_dev, after.st_ino),
         )
+
+    def _left_beside(self) -> list[str]:
+        """What lies beside the file and belongs to the database that was packed into it."""
+        _, *names = unpacked_names(self._path.name)
+        found = [suffix for suffix in _REPLAYED for name in names if _has_content(self._path.with_name(name + suffix))]
+        return list(dict.fromkeys(found))
 
     def _find_stored(self, stored: BinaryIO, size_bytes: int) -> tuple[Finding, str | None]:
         kind = "unreadable"
@@ -436,6 +445,13 @@ class _Triage:
     def _sibling_in_zip(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, suffix: str) -> Iterator[bytes] | None:
         found = archive.NameToInfo.get(info.filename + suffix)
         return None if found is None or not found.file_size else member_pieces(archive, found)
+
+
+def _has_content(path: Path) -> bool:
+    try:
+        return path.lstat().st_size > 0
+    except (OSError, ValueError):
+        return False
 
 
 def _is_named_like_an_archive(path: Path) -> bool:

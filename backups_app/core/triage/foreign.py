@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 from .limits import OverLimitError
 
+_PACKED = (".gz", ".zst", ".age", ".enc", ".zip")
+
 FileIdentity = tuple[int, int]
 """``(st_dev, st_ino)``."""
 
@@ -88,6 +90,14 @@ def _pieces(path: Path, *, exclude: Collection[FileIdentity], piece_bytes: int) 
     with opened_plainly(path, exclude=exclude) as stored:
         while piece := stored.read(piece_bytes):
             yield piece
+
+
+def unpacked_names(name: str) -> Iterator[str]:
+    """A file's name, and what the content is called when its layers are off: what lies beside that belongs to it."""
+    yield name
+    while name.lower().endswith(_PACKED):
+        name = name[: name.rindex(".")]
+        yield name
 
 
 def expanded(paths: Iterable[Path], *, leave_out: Path) -> Iterator[Path]:

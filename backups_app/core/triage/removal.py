@@ -15,6 +15,7 @@ import sys
 
 from ..errors import RefusedError, translated
 from ..progress import Watch
+from .foreign import unpacked_names
 from .layers import file_pieces
 from .members import printable
 from .verdict import Judged
@@ -63,9 +64,10 @@ def _require_unchanged(judged: Judged, descriptor: int, folder: int, *, watch: W
     found = os.fstat(descriptor)
     if (found.st_dev, found.st_ino) != judged.identity or found.st_size != judged.size_bytes:
         raise _refused("it was changed since it was judged")
-    for suffix in _REPLAYED:
-        if _size(judged.file.name + suffix, folder):
-            raise _refused(f"a {suffix} with content lies beside it")
+    for name in unpacked_names(judged.file.name):
+        for suffix in _REPLAYED:
+            if _size(name + suffix, folder):
+                raise _refused(f"a {suffix} with content lies beside it")
     if _is_locked(descriptor):
         raise _refused("a process has it open as a database")
     digest = hashlib.sha256()
