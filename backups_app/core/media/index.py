@@ -23,6 +23,8 @@ FORMAT = 1
 MAX_LINE_BYTES = 128 << 10
 """A path and a target of the greatest length, escaped, and more."""
 
+_MAX_LABEL_BYTES = 240  # a name has 255, and a number may follow
+
 
 @dataclass(kw_only=True)
 class Counts:
@@ -61,6 +63,7 @@ def roots_of(folders: Sequence[Path]) -> list[Root]:
     taken = {NAME}
     for path in folders:
         name = path.name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "replace") or "root"
+        name = name.encode()[:_MAX_LABEL_BYTES].decode("utf-8", "ignore")  # a byte became three
         label, number = name, 1
         while label in taken:
             number += 1

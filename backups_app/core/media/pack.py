@@ -12,7 +12,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -26,7 +26,7 @@ from ..progress import Watch
 from ..verify import Check
 from .index import NAME as INDEX_NAME
 from .index import Counts, Root, foot_line, head_line, member_line, roots_of
-from .tar import Kind, Member, coalesced, header, padding, trailer
+from .tar import MAX_TIME_NS, FormatError, Kind, Member, coalesced, header, padding, require_plain, trailer
 from .walk import Found, Report, Untouchable, open_root, walk
 
 SMALL_BYTES = 8 << 20
@@ -41,6 +41,8 @@ _CHANGED = "files were written to while they were read, and are stored as they w
 _DATABASE = "files look like a database in use, which a copy does not do justice; put it under care"
 _LIVE = "databases under care, or in use here, were left out"
 _UNREADABLE = "files could not be read"
+_STRANGE = "files or folders cannot be stored as they are"
+_TIME = "files or folders have a time that cannot be stored; the nearest that can stands for it"
 _SHORT = "files were cut while they were read; zeros stand for what is missing"
 
 
@@ -196,7 +198,9 @@ class _Packer:
             yield from self._file(found)
 
     def _folder(self, status: os.stat_result, path: str) -> Iterator[bytes]:
-        member = _member(path, "folder", status)
+        member = self._member(path, "folder", status)
+        if member is None:
+            return
         yield header(member)
         self._list(member)
 
@@ -207,7 +211,9 @@ class _Packer:
             self._note_failure(found, exc)
             return
         text = os.fsencode(target).decode("utf-8", "surrogateescape")
-        member = replace(_member(found.path, "link", found.status), target=text)
+        member = self._member(found.path, "link", found.status, target=text)
+        if member is None:
+            return
         yield header(member)
         self._list(member)
 
@@ -237,7 +243,9 @@ class _Packer:
             return
         if is_changed:
             self.report.remark(_CHANGED, found.path)
-        member = _member(found.path, "file", status, size_bytes=len(content))
+        member = self._member(found.path, "file", status, size_bytes=len(content))
+        if member is None:
+            return
         yield header(member)
         yield content
         yield padding(len(content))
@@ -245,7 +253,9 @@ class _Packer:
         self._progress(len(content))
 
     def _large(self, file: BinaryIO, found: Found, status: os.stat_result) -> Iterator[bytes]:
-        member = _member(found.path, "file", status, size_bytes=status.st_size)
+        member = self._member(found.path, "file", status, size_bytes=status.st_size)
+        if member is None:
+            return
         yield header(member)
         digest, left_bytes = hashlib.sha256(), status.st_size
         while left_bytes:
@@ -273,6 +283,29 @@ class _Packer:
             self.report.remark(_CHANGED, found.path)
         self._list(member, sha256=digest.hexdigest(), is_changed=is_changed)
 
+    def _member(
+        self, path: str, kind: Kind, status: os.stat_result, *, size_bytes: int = 0, target: str = ""
+    ) -> Member | None:
+        """The member to store; ``None``, and a problem, when our own reader would refuse the archive for it."""
+        mtime_ns = max(-MAX_TIME_NS, min(status.st_mtime_ns, MAX_TIME_NS - 1))
+        member = Member(
+            path=path,
+            kind=kind,
+            mode=status.st_mode & 0o777,
+            mtime_ns=mtime_ns,
+            size_bytes=size_bytes,
+            target=target,
+            owner=(status.st_uid, status.st_gid),
+        )
+        try:
+            require_plain(member)
+        except FormatError as exc:
+            self.report.problem(_STRANGE, path, why=exc.why)
+            return None
+        if mtime_ns != status.st_mtime_ns:
+            self.report.remark(_TIME, path)
+        return member
+
     def _index(self) -> Iterator[bytes]:
         size_bytes = self._spool.tell()
         self._spool.seek(0)
@@ -299,17 +332,6 @@ class _Packer:
     def _progress(self, size_bytes: int) -> None:
         self._done_bytes += size_bytes
         self._watch.report("media", self._done_bytes, max(self._total_bytes, self._done_bytes))
-
-
-def _member(path: str, kind: Kind, status: os.stat_result, *, size_bytes: int = 0) -> Member:
-    return Member(
-        path=path,
-        kind=kind,
-        mode=status.st_mode & 0o777,
-        mtime_ns=status.st_mtime_ns,
-        size_bytes=size_bytes,
-        owner=(status.st_uid, status.st_gid),
-    )
 
 
 def _read_steadily(file: BinaryIO) -> tuple[bytes, os.stat_result, bool]:

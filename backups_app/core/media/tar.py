@@ -30,7 +30,8 @@ _PAX_KEYS = frozenset({b"path", b"linkpath", b"size", b"mtime", b"uid", b"gid", 
 _MAX_PAX_BYTES = 16 << 10
 _NANO = 1_000_000_000
 _MAX_NUMBER = 1 << 62
-_MAX_TIME = 1 << 63
+MAX_TIME_NS = 1 << 63
+"""Times lie before this, in either direction from 1970: until 2262."""
 
 
 class FormatError(VerificationError):
@@ -38,6 +39,7 @@ class FormatError(VerificationError):
 
     def __init__(self, why: str) -> None:
         super().__init__(f"The media archive is not as they are written here: {why}.", "Use another copy.")
+        self.why = why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -280,11 +282,16 @@ def _member(info: tarfile.TarInfo, pax: dict[bytes, bytes]) -> Member:
         size_bytes=size_bytes,
         target=target,
     )
-    _check(member)
+    require_plain(member)
     return member
 
 
-def _check(member: Member) -> None:
+def require_plain(member: Member) -> None:
+    """Refuse what no archive of ours holds; asked by the writer too, so that it writes nothing else.
+
+    Raises:
+        FormatError: a path, time, size, mode or target is not as they are written here.
+    """
     path = member.path
     encoded = path.encode("utf-8", "surrogateescape")
     parts = encoded.split(b"/")
@@ -294,7 +301,7 @@ def _check(member: Member) -> None:
         raise FormatError(f"the path {shown(path)[:80]} is not plain")
     if not 0 <= member.size_bytes < _MAX_NUMBER or (member.size_bytes and member.kind != "file"):
         raise FormatError(f"{shown(path)[:80]} has a size that it cannot have")
-    if not -_MAX_TIME <= member.mtime_ns < _MAX_TIME:
+    if not -MAX_TIME_NS <= member.mtime_ns < MAX_TIME_NS:
         raise FormatError(f"{shown(path)[:80]} has a time that no clock shows")
     if not 0 <= member.mode <= 0o777:
         raise FormatError(f"{shown(path)[:80]} has more than permission bits")

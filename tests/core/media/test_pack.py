@@ -20,6 +20,7 @@ import pytest
 
 from backups_app.core.errors import CancelledError, DiskFullError, InputError, NotFoundError
 from backups_app.core.media import pack as packing
+from backups_app.core.media import tar
 from backups_app.core.media.index import NAME
 from backups_app.core.media.pack import pack_folders
 from backups_app.core.progress import Watch
@@ -129,6 +130,54 @@ def test_set_user_id_and_its_like_are_not_kept(tmp_path: Path, make: Make):
     (folder / "tool").chmod(0o6755)
     make(folder).extract(tmp_path / "new")
     assert (tmp_path / "new" / "media" / "tool").stat().st_mode & 0o7777 == 0o755
+
+
+def test_a_time_that_no_archive_can_hold_is_the_nearest_that_can(tmp_path: Path, make: Make):
+    folder = folder_of(tmp_path, file=b"1", other=b"2")
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to("file")
+    far_ns = 9_300_000_000 * 10**9
+    for name in ("file", "sub", "link"):
+        os.utime(folder / name, ns=(far_ns, far_ns), follow_symlinks=False)
+    if (folder / "file").stat().st_mtime_ns != far_ns:
+        pytest.skip("this file system has no such times")
+    packed = make(folder)
+    assert all(check.ok for check in packed.verify(tmp_path))
+    assert packed.made.problems == ()
+    assert packed.made.remarks == (f"3 {packing._TIME}: media/file, media/link, media/sub",)
+    packed.extract(tmp_path / "new")
+    restored = tmp_path / "new" / "media"
+    assert {(restored / each).lstat().st_mtime_ns for each in ("file", "sub", "link")} == {(1 << 63) - 1}
+    assert (restored / "other").stat().st_mtime_ns == (folder / "other").stat().st_mtime_ns
+
+
+def test_folders_with_long_names_that_are_no_text_come_back(tmp_path: Path, make: Make):
+    folders = [tmp_path / each / os.fsdecode(b"\xe1" * 100) for each in ("a", "b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "x").write_text(folder.parent.name)
+    packed = make(*folders)
+    assert packed.facts.labels == ("\ufffd" * 80, "\ufffd" * 80 + "-2")
+    assert packed.made.problems == ()
+    packed.extract(tmp_path / "new")
+    assert [(tmp_path / "new" / label / "x").read_text() for label in packed.facts.labels] == ["a", "b"]
+
+
+def test_what_our_own_reader_would_refuse_is_a_problem_and_the_rest_is_stored(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    """Some file systems allow longer names than an archive does; a lower limit stands for them here."""
+    folder = folder_of(tmp_path, **{"file": b"1", "x" * 101: b"2"})
+    (folder / ("y" * 101)).mkdir()
+    (folder / ("y" * 101) / "below").write_bytes(b"3")
+    (folder / ("z" * 101)).symlink_to("file")
+    monkeypatch.setattr(tar, "MAX_NAME_BYTES", 100)
+    packed = make(folder)
+    assert packed.made.problems[0].startswith(f"4 {packing._STRANGE}: media/xxx")
+    assert not packed.made.check().ok
+    assert all(check.ok for check in packed.verify(tmp_path))
+    packed.extract(tmp_path / "new")
+    assert names_in(tmp_path / "new" / "media") == {"file"}
 
 
 def test_hard_links_come_back_as_files_of_their_own(tmp_path: Path, make: Make):
