@@ -152,10 +152,15 @@ def _imported(
 
 def _origin(judged: Judged, payload: JudgedPayload) -> Origin:
     again = payload.judged
-    is_same = again.sha256 == judged.sha256 and again.size_bytes == judged.size_bytes
-    if not is_same or again.verdict != judged.verdict or payload.database is None or payload.sha256 is None:
+    is_same = _told(again) == _told(judged)
+    if not is_same or payload.database is None or payload.sha256 is None:
         raise RefusedError("It was not imported: it is not what was judged any more.", "Run triage on it again.")
     return Origin(path=payload.database, sha256=payload.sha256, taken_at=_taken_at(again))
+
+
+def _told(judged: Judged) -> tuple[object, ...]:
+    """What tells one archive from another: the file's own bytes say nothing about the -wal beside it."""
+    return judged.sha256, judged.size_bytes, judged.verdict, judged.tables, judged.rows, judged.is_with_log
 
 
 def _taken_at(judged: Judged) -> datetime:

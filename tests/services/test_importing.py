@@ -27,7 +27,7 @@ from backups_app.services.triage import judge_files, plan_of, triage_options
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
 from tests.foreign import DATA, MIGRATED, NEWEST, SITE, good_copy, naive_copy, open_site, remove_live
-from tests.support import build, content_of, names_in
+from tests.support import build, build_shop, content_of, leave_behind, names_in
 
 pytestmark = pytest.mark.usefixtures("home", "db_catalog")
 
@@ -156,6 +156,23 @@ def test_a_file_that_changed_since_it_was_judged_is_refused(good: Path, tmp_path
         import_archive(looked_at, options=triage_options(), actor=ACTOR)
     assert not Backup.objects.exists()
     assert names_in(home / "scratch") == set()
+
+
+@pytest.mark.parametrize(
+    "change", ["INSERT INTO product (name) VALUES ('fig')", "UPDATE product SET name = 'fig'"], ids=["rows", "values"]
+)
+def test_a_file_whose_wal_went_away_since_it_was_judged_is_refused(old: Path, home: Path, change: str):
+    path, wal = build_shop(old / "app.db"), old / "app.db-wal"
+    leave_behind(path, change)
+    found = judged(path)
+    assert (found.verdict, found.is_with_log) == ("holds data", True)
+    wal.rename(old / "moved")
+    with pytest.raises(RefusedError, match="not what was judged any more"):
+        import_archive(found, options=triage_options(), actor=ACTOR)
+    assert (Backup.objects.count(), Database.objects.count()) == (0, 0)
+    assert names_in(home / "scratch") == set()
+    (old / "moved").rename(wal)
+    assert import_archive(found, options=triage_options(), actor=ACTOR).backup.state == "verified"
 
 
 def test_a_database_without_its_required_table_is_kept_as_failed_and_may_be_tried_again(good: Path, shop: Database):

@@ -35,7 +35,7 @@ from .layers import PIECE_BYTES, Content, file_pieces, gunzip, peeked, spool, un
 from .limits import Budget, FileWatch, Limits, OverLimitError, TookTooLongError
 from .members import is_covered, is_link, member_pieces, named_files, opened, printable
 from .sniff import HEAD_BYTES, sniff
-from .verdict import VERDICTS, Finding, Judged, Verdict, not_judged
+from .verdict import JUDGED_WITH, VERDICTS, Finding, Judged, Verdict, not_judged
 
 OpenAge = Callable[[Iterator[bytes]], Iterator[bytes]]
 """Decrypts an age stream.
@@ -371,7 +371,7 @@ class _Triage:
         finally:
             remove_with_sidecars(copy)
         if taken:
-            finding = replace(finding, reason=f"{finding.reason} Judged with the {' and '.join(taken)} beside it.")
+            finding = replace(finding, reason=f"{finding.reason} {JUDGED_WITH} {' and '.join(taken)} beside it.")
         if left:
             finding = replace(finding, reason=f"{finding.reason} The {' and '.join(left)} beside it was not replayed.")
         return replace(finding, is_disposable=finding.is_disposable and not taken and not left)

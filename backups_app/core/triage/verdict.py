@@ -12,6 +12,9 @@ from .foreign import FileIdentity
 Verdict = Literal["holds data", "schema only", "empty", "corrupt", "key missing", "not a database"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
+JUDGED_WITH = "Judged with the"
+"""How the sentence begins that says what beside a database was read with it."""
+
 _WITHOUT_DATA = ("schema only", "empty")
 
 
@@ -63,6 +66,11 @@ class Judged:
     identity: FileIdentity | None = None
     """Which file on disk was read; ``None`` for members and for what was not opened."""
     members: tuple[Judged, ...] = ()
+
+    @property
+    def is_with_log(self) -> bool:
+        """Whether a log or journal beside it was read with it."""
+        return JUDGED_WITH in self.reason
 
     @classmethod
     def from_finding(
