@@ -241,6 +241,10 @@ class _Packer:
         except OSError as exc:
             self._note_failure(found, exc)
             return
+        if is_changed and status.st_size > SMALL_BYTES:  # it has outgrown what is read whole
+            file.seek(0)
+            yield from self._large(file, found, status)
+            return
         if is_changed:
             self.report.remark(_CHANGED, found.path)
         member = self._member(found.path, "file", status, size_bytes=len(content))

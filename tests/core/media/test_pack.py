@@ -322,6 +322,19 @@ def test_a_small_file_that_never_rests_is_stored_as_it_was_met_and_marked(
     assert [line["path"] for line in packed.index() if line.get("changed")] == ["media/file"]
 
 
+def test_a_small_file_that_becomes_a_large_one_while_it_is_read_is_stored_whole(
+    tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
+):
+    folder = folder_of(tmp_path, file=b"old", other=b"1")
+    large = os.urandom(packing.SMALL_BYTES * 2 + 1000)
+    during(monkeypatch, lambda reads: reads == 1 and (folder / "file").write_bytes(large))  # type: ignore[arg-type]
+    packed = make(folder)
+    assert packed.made.problems == packed.made.remarks == ()
+    assert all(check.ok for check in packed.verify(tmp_path))
+    packed.extract(tmp_path / "new")
+    assert tree_of(tmp_path / "new" / "media") == tree_of(folder)
+
+
 class Acting(Watch):
     """A watch that does something at the first report of a phase."""
 
