@@ -39,7 +39,7 @@ from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
 from ..links import referring_first
 from ..names import media_name
-from ..prune import give_up
+from ..prune import give_up, pass_on
 from ..publish import Terms, store_created
 from ..restores.staging import stage_backup
 from ..storing import plan_places
@@ -107,7 +107,7 @@ def _require_usable(backup: Backup) -> None:
 
 def _rekey(backup: Backup, *, actor: Actor, keyring: Keyring, job: Job, watch: Watch) -> Backup:
     row = new_row(backup.database, actor=actor, trigger=Backup.Trigger.REKEY, note=backup.note)
-    row.is_held, row.job = backup.is_held, job
+    row.job = job  # it is held, if the old one is, once it is proven
 
     def work(folder: Path, recipients: list[Recipient]) -> None:
         if not recipients:
@@ -211,29 +211,32 @@ def _replace(old: Backup, new: Backup, *, actor: Actor, is_old_kept: bool) -> No
     The old one goes as any backup that is pruned; when a file of it cannot be removed now, healing
     tries again.
     """
-    old.refresh_from_db()
-    new.held_by_name = old.held_by_name
-    with transaction.atomic(using=conf.CATALOG_ALIAS):
-        Restore.objects.filter(safety_backup=old).update(safety_backup=new)  # an undo finds it
-        Backup.objects.filter(pk=new.pk).update(held_by_name=new.held_by_name)
-        if not is_old_kept:
-            Backup.objects.filter(pk=old.pk).update(is_held=False, held_by_name="")
-        audit.record(
-            "rekey",
-            actor=actor,
-            outcome=AuditEvent.Outcome.DONE,
-            database_name=old.database.name,
-            subject=old.pk,
-            detail=f"as {new.pk} for {', '.join(new.key_ids)}; old archive {'kept' if is_old_kept else 'given up'}",
-        )
     if is_old_kept:
-        return
+        with transaction.atomic(using=conf.CATALOG_ALIAS):
+            pass_on(Backup.objects.select_for_update().get(pk=old.pk), new)
+        old.refresh_from_db()
+        became = "kept"
+    else:
+        became = "given up" if _give_up(old, new, actor=actor) else "stays"
+    new.refresh_from_db()
+    audit.record(
+        "rekey",
+        actor=actor,
+        outcome=AuditEvent.Outcome.DONE,
+        database_name=old.database.name,
+        subject=old.pk,
+        detail=f"as {new.pk} for {', '.join(new.key_ids)}; old archive {became}",
+    )
+
+
+def _give_up(old: Backup, new: Backup, *, actor: Actor) -> bool:
     old.refresh_from_db()
     reason = f"Its content is kept as backup {new.pk}, encrypted for other keys."
     try:
-        give_up(old, reason=reason, actor=actor, now=timezone.now())
+        return give_up(old, reason=reason, actor=actor, now=timezone.now(), heir=new)
     except BackupError as exc:
         logger.error("A file of backup %s could not be removed: %s", old.pk, exc)  # noqa: TRY400 - no traceback
+        return True
 
 
 def backups_to_rekey() -> list[Backup]:

@@ -12,6 +12,7 @@ from backups_app.destinations import LocalDestination
 from backups_app.encryption import Keyring
 from backups_app.models import AuditEvent, Backup, Database, Restore
 from backups_app.services.heal import heal_interrupted
+from backups_app.services.hold import hold_backup, release_backup
 from backups_app.services.keys.rekey import backups_to_rekey, rekey_backup
 from backups_app.services.restores import request_restore
 from backups_app.services.verify import verify_backup
@@ -169,3 +170,22 @@ def test_an_undo_finds_the_safety_backup_again(old: Backup, key: Key):
     assert (new.is_held, new.held_by_name) == (True, "ben")
     old.refresh_from_db()
     assert old.state == "pruned"
+
+
+def test_a_hold_that_came_after_the_listing_is_not_lost(old: Backup, key: Key):
+    (listed,) = backups_to_rekey()
+    hold_backup(old, actor=ACTOR)
+    new = rekey_backup(listed, actor=ACTOR, keyring=ring(key))
+    found = Backup.objects.get(pk=new.pk)
+    assert (found.is_held, found.held_by_name) == (True, "anna")
+    old.refresh_from_db()
+    assert (old.state, old.is_held, old.held_by_name) == ("pruned", False, "")
+
+
+def test_a_hold_that_ended_after_the_listing_is_not_taken_up_again(old: Backup, key: Key):
+    hold_backup(old, actor=ACTOR)
+    (listed,) = backups_to_rekey()
+    release_backup(old, actor=ACTOR)
+    new = rekey_backup(listed, actor=ACTOR, keyring=ring(key))
+    found = Backup.objects.get(pk=new.pk)
+    assert (found.is_held, found.held_by_name) == (False, "")
