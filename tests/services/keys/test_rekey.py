@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import BackupError, KeyMissingError, NotFoundError, RefusedError
 from backups_app.destinations import LocalDestination
@@ -13,7 +14,8 @@ from backups_app.encryption import Keyring
 from backups_app.models import AuditEvent, Backup, Database, Restore
 from backups_app.services.heal import heal_interrupted
 from backups_app.services.hold import hold_backup, release_backup
-from backups_app.services.keys.rekey import backups_to_rekey, rekey_backup
+from backups_app.services.keys import rekey
+from backups_app.services.keys.rekey import backups_to_rekey, rekey_backup, require_replaced
 from backups_app.services.restores import request_restore
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
@@ -189,3 +191,64 @@ def test_a_hold_that_ended_after_the_listing_is_not_taken_up_again(old: Backup, 
     new = rekey_backup(listed, actor=ACTOR, keyring=ring(key))
     found = Backup.objects.get(pk=new.pk)
     assert (found.is_held, found.held_by_name) == (False, "")
+
+
+@pytest.fixture
+def far(home: Path, settings: Settings) -> Path:
+    """A second destination."""
+    folder = home.parent / "far"
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "far": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(folder)}},
+    }
+    settings.BACKUPS = {**settings.BACKUPS, "DESTINATIONS": ["local", "far"]}
+    return folder
+
+
+def test_an_old_archive_that_has_to_stay_keeps_its_hold_and_no_run_makes_another_one(far: Path, old: Backup, key: Key):
+    hold_backup(old, actor=ACTOR)
+    far.rename(far.with_name("away"))
+    far.write_text("no folder")
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    with pytest.raises(RefusedError, match="nothing newer is verified at far"):
+        require_replaced(old, new)
+    assert (old.state, old.is_held, old.held_by_name) == ("verified", True, "anna")
+    new.refresh_from_db()
+    assert (new.state, new.is_held, new.held_by_name) == ("verified", True, "anna")
+    (event,) = AuditEvent.objects.filter(action="rekey")
+    assert event.detail.endswith("old archive stays")
+    assert rekey_backup(old, actor=ACTOR, keyring=ring(key)).pk == new.pk
+    assert Backup.objects.count() == 2
+
+
+def test_a_run_that_was_killed_before_the_old_archive_went_is_finished_by_the_next_one(
+    old: Backup, key: Key, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hold_backup(old, actor=ACTOR)
+
+    def killed(*_found: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rekey, "_replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    (made,) = Backup.objects.exclude(pk=old.pk)
+    assert (made.state, made.is_held) == ("verified", False)
+    assert [rekey_backup(each, actor=ACTOR, keyring=ring(key)).pk for each in backups_to_rekey()] == [made.pk]
+    made.refresh_from_db()
+    old.refresh_from_db()
+    assert (made.is_held, made.held_by_name, old.state) == (True, "anna", "pruned")
+    assert not [name for name in bytes_in(home / "archives") if old.pk in name]
+
+
+def test_what_an_earlier_run_made_does_not_serve_when_it_has_rotted(
+    old: Backup, key: Key, archive_of: Callable[[Backup], Path]
+):
+    first = rekey_backup(old, actor=ACTOR, keyring=ring(key), is_old_kept=True)
+    content = bytearray(archive_of(first).read_bytes())
+    content[-1] ^= 1
+    archive_of(first).write_bytes(content)
+    second = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    assert second.pk != first.pk
+    assert (second.state, second.verdict) == ("verified", "passed")
