@@ -199,6 +199,7 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
         copies[copy.backup_id].append(copy)
     needed = needed_backups(now=now)
     failed_at = _failed_since(database)
+    safeties = _safeties(database.pk)
     return [
         Candidate(
             id=backup.pk,
@@ -209,7 +210,7 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
             failed_at=failed_at.get(backup.pk),
             has_files=bool(copies[backup.pk]),
             is_held=is_held_by_hand(backup),
-            is_safety=backup.trigger == Backup.Trigger.SAFETY,
+            is_safety=backup.pk in safeties,
             is_needed=backup.pk in needed,
             refers_to=frozenset({backup.shares_with, backup.builds_on} - {""}),
             verified_at=frozenset(copy.destination for copy in copies[backup.pk] if copy.state == Copy.State.VERIFIED),
@@ -240,7 +241,25 @@ def _failed_since(database: Database) -> dict[str, datetime]:
 
 def is_held_by_hand(backup: Backup) -> bool:
     """Whether somebody holds it: the hold that each safety backup begins with ends with its window."""
-    return backup.is_held and (backup.trigger != Backup.Trigger.SAFETY or bool(backup.held_by_name))
+    return backup.is_held and (bool(backup.held_by_name) or not is_safety(backup))
+
+
+def is_safety(backup: Backup) -> bool:
+    """Whether its window protects it: it was made before a restore, or is such a one, encrypted anew."""
+    if backup.trigger != Backup.Trigger.REKEY:
+        return backup.trigger == Backup.Trigger.SAFETY
+    return backup.pk in _safeties(backup.database_id)
+
+
+def _safeties(database_id: int) -> set[str]:
+    """Ids of the safety backups. The row of one that was encrypted anew stays, and says what the new one is."""
+    rows = Backup.objects.filter(database=database_id)
+    found = list(rows.filter(trigger=Backup.Trigger.SAFETY).values_list("pk", "taken_at", "content_sha256"))
+    if not found:
+        return set()
+    contents = {(taken_at, content) for _pk, taken_at, content in found if content}
+    anew = rows.filter(trigger=Backup.Trigger.REKEY).values_list("pk", "taken_at", "content_sha256")
+    return {pk for pk, *_more in found} | {pk for pk, *content in anew if tuple(content) in contents}
 
 
 def pass_on(backup: Backup, heir: Backup) -> None:

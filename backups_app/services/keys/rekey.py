@@ -134,6 +134,7 @@ def _made_before(backup: Backup, *, actor: Actor, job: Job, watch: Watch) -> Bac
 
 def _rekey(backup: Backup, *, actor: Actor, keyring: Keyring, job: Job, watch: Watch) -> Backup:
     row = new_row(backup.database, actor=actor, trigger=Backup.Trigger.REKEY, note=backup.note)
+    row.origin_sha256 = backup.origin_sha256
     row.job = job  # it is held, if the old one is, once it is proven
 
     def work(folder: Path, recipients: list[Recipient]) -> None:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import BackupError, KeyMissingError, NotFoundError, RefusedError
 from backups_app.destinations import LocalDestination
 from backups_app.encryption import Keyring
 from backups_app.models import AuditEvent, Backup, Database, Restore
+from backups_app.services.delete import refuse_deletion
 from backups_app.services.heal import heal_interrupted
+from backups_app.services.health import check_health
 from backups_app.services.hold import hold_backup, release_backup
 from backups_app.services.keys import rekey
 from backups_app.services.keys.rekey import backups_to_rekey, rekey_backup, require_replaced
+from backups_app.services.prune import is_held_by_hand, simulate_prune
 from backups_app.services.restores import request_restore
+from backups_app.services.scrub import newest_verified
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
 from tests.keys import Key, stock_restore
@@ -252,3 +258,41 @@ def test_what_an_earlier_run_made_does_not_serve_when_it_has_rotted(
     second = rekey_backup(old, actor=ACTOR, keyring=ring(key))
     assert second.pk != first.pk
     assert (second.state, second.verdict) == ("verified", "passed")
+
+
+def test_a_safety_backup_stays_one_within_its_window_and_no_longer(
+    shop: Database, old: Backup, make_backup: MakeBackup, encrypting: Encrypting, key: Key, other: Key
+):
+    Backup.objects.filter(pk=old.pk).update(trigger="safety", is_held=True)
+    old.refresh_from_db()
+    newer, newest = make_backup(shop), make_backup(shop)
+    Database.objects.update(keep_last=1)
+    shop.refresh_from_db()
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    encrypting(key)
+    new = rekey_backup(new, actor=ACTOR, keyring=ring(other))
+    new.refresh_from_db()
+    assert not is_held_by_hand(new)
+    with pytest.raises(RefusedError, match="safety backup"):
+        refuse_deletion(new, now=timezone.now())
+
+    def kept(*, now: datetime) -> set[str]:
+        return {each.backup.pk for each in simulate_prune(shop, now=now) if each.decision.is_kept}
+
+    assert kept(now=timezone.now()) == {newest.pk, new.pk}
+    later = timezone.now() + timedelta(days=31)
+    assert kept(now=later) == {newest.pk}
+    refuse_deletion(new, now=later)
+    assert newer.pk not in kept(now=later)
+
+
+def test_an_import_stays_one(shop: Database, old: Backup, key: Key):
+    Backup.objects.filter(pk=old.pk).update(trigger="import", is_held=True, origin_sha256="1" * 64)
+    old.refresh_from_db()
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    new.refresh_from_db()
+    assert (new.trigger, new.origin_sha256, is_held_by_hand(new)) == ("rekey", "1" * 64, True)
+    (health,) = check_health().databases
+    assert health.last_verified is None, "it says nothing of today"
+    with pytest.raises(NotFoundError):
+        newest_verified(shop)
