@@ -241,6 +241,8 @@ def metrics_token() -> str:
 def given_or_secret(name: str) -> Any:
     """The setting; else ``$BACKUPS_<name>``; else the content of the file in ``$BACKUPS_<name>_FILE``; else "".
 
+    Of the file all counts but the ends of line that it closes with: a passphrase may begin or end with a blank.
+
     Raises:
         ImproperlyConfigured: the file cannot be read.
     """
@@ -249,7 +251,7 @@ def given_or_secret(name: str) -> Any:
     if given or not path:
         return given or ""
     try:
-        return Path(path).read_text("utf-8").strip()
+        return Path(path).read_text("utf-8").rstrip("\r\n")
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) else "it is not text"
         raise ImproperlyConfigured(f"The file named by BACKUPS_{name}_FILE cannot be read: {why}.") from exc

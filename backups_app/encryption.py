@@ -23,6 +23,7 @@ from .core.errors import InputError, KeyMissingError
 from .core.keyring import load_identities
 from .core.manifest import Manifest
 from .core.verify import NO_KEYS
+from .destinations import local_folders
 
 _SEPARATORS = re.compile(r"[\s,]+")
 
@@ -69,6 +70,7 @@ def public_folder_with(path: Path) -> str:
         ("STATIC_ROOT", getattr(settings, "STATIC_ROOT", None)),
         *(("STATICFILES_DIRS", each) for each in _static_folders()),
         ("the archives folder", conf.archives_folder()),
+        *((f"the folder of the destination {name}", each) for name, each in _destination_folders().items()),
         ("the scratch folder", conf.scratch_folder()),
         ("the quarantine folder", conf.quarantine_folder()),
         ("the state folder", conf.state_folder()),
@@ -76,6 +78,13 @@ def public_folder_with(path: Path) -> str:
     # The name as it is given, and what it leads to: a link in a public folder discloses as well.
     around = {*(path.parent.resolve() / path.name).parents, *path.resolve().parents}
     return next((name for name, each in folders if each and Path(each).expanduser().resolve() in around), "")
+
+
+def _destination_folders() -> dict[str, Path]:
+    try:
+        return local_folders()
+    except (TypeError, ValueError):  # the system checks say what is wrong with the setting
+        return {}
 
 
 def _static_folders() -> list[str]:

@@ -176,7 +176,7 @@ class DatabaseAdmin(DrillPages):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Database]:
         """Each database with its last verified backup, in one query."""
-        own = Backup.objects.filter(database=OuterRef("pk")).exclude(trigger=Backup.Trigger.IMPORT)
+        own = Backup.objects.filter(database=OuterRef("pk"), origin_sha256="").exclude(trigger=Backup.Trigger.IMPORT)
         last = own.filter(state=Backup.State.VERIFIED).order_by("-taken_at")
         names = ["id", "taken_at", "row_count", "size_bytes"]
         if not self.is_list(request):

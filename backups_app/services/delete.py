@@ -23,7 +23,7 @@ from .copies import refuse_pruned
 from .jobs.ending import Ending
 from .jobs.inline import run_inline
 from .links import is_referred_to, object_name
-from .prune import give_up, is_held_by_hand, needed_backups, newest_at, proven_beside
+from .prune import give_up, is_held_by_hand, is_safety, needed_backups, newest_at, proven_beside
 
 ACTION = "delete"
 
@@ -79,7 +79,7 @@ def refuse_deletion(backup: Backup, *, now: datetime) -> None:
             "Delete that one first; retention deletes both when their time has come.",
         )
     ends_at = (backup.taken_at or backup.created_at) + timedelta(days=conf.get("SAFETY_DAYS"))
-    if backup.trigger == Backup.Trigger.SAFETY and ends_at > now:
+    if ends_at > now and is_safety(backup):
         raise RefusedError(
             f"This is the safety backup of a restore, kept until {ends_at:%Y-%m-%d %H:%M} UTC.",
             "It can be deleted afterwards. The window is the setting SAFETY_DAYS.",

@@ -156,11 +156,20 @@ def prune_claimed_database(database: Database, *, actor: Actor, watch: Watch) ->
     return pruned
 
 
-def give_up(backup: Backup, *, reason: str, actor: Actor, now: datetime, is_last_allowed: bool = False) -> bool:
+def give_up(
+    backup: Backup,
+    *,
+    reason: str,
+    actor: Actor,
+    now: datetime,
+    is_last_allowed: bool = False,
+    heir: Backup | None = None,
+) -> bool:
     """Delete one backup for a reason other than the policy; False when it may not go, as for any prune.
 
-    ``is_last_allowed``: somebody has confirmed that it may be the newest of its sort. The caller
-    holds the lock of its database.
+    ``is_last_allowed``: somebody has confirmed that it may be the newest of its sort. ``heir``: a verified
+    backup with the same content, which is held in its place (:func:`pass_on`), also when it may not go.
+    The caller holds the lock of its database.
 
     Raises:
         BackupError: a file could not be removed. The backup is given up all the same, and healing
@@ -171,6 +180,7 @@ def give_up(backup: Backup, *, reason: str, actor: Actor, now: datetime, is_last
         actor=actor,
         now=now,
         is_last_allowed=is_last_allowed,
+        heir=heir,
     ):
         return False
     finish_removal(backup, actor=actor)
@@ -189,6 +199,7 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
         copies[copy.backup_id].append(copy)
     needed = needed_backups(now=now)
     failed_at = _failed_since(database)
+    safeties = _safeties(database.pk)
     return [
         Candidate(
             id=backup.pk,
@@ -199,7 +210,7 @@ def _candidates(database: Database, backups: list[Backup], *, now: datetime) -> 
             failed_at=failed_at.get(backup.pk),
             has_files=bool(copies[backup.pk]),
             is_held=is_held_by_hand(backup),
-            is_safety=backup.trigger == Backup.Trigger.SAFETY,
+            is_safety=backup.pk in safeties,
             is_needed=backup.pk in needed,
             refers_to=frozenset({backup.shares_with, backup.builds_on} - {""}),
             verified_at=frozenset(copy.destination for copy in copies[backup.pk] if copy.state == Copy.State.VERIFIED),
@@ -230,7 +241,32 @@ def _failed_since(database: Database) -> dict[str, datetime]:
 
 def is_held_by_hand(backup: Backup) -> bool:
     """Whether somebody holds it: the hold that each safety backup begins with ends with its window."""
-    return backup.is_held and (backup.trigger != Backup.Trigger.SAFETY or bool(backup.held_by_name))
+    return backup.is_held and (bool(backup.held_by_name) or not is_safety(backup))
+
+
+def is_safety(backup: Backup) -> bool:
+    """Whether its window protects it: it was made before a restore, or is such a one, encrypted anew."""
+    if backup.trigger != Backup.Trigger.REKEY:
+        return backup.trigger == Backup.Trigger.SAFETY
+    return backup.pk in _safeties(backup.database_id)
+
+
+def _safeties(database_id: int) -> set[str]:
+    """Ids of the safety backups. The row of one that was encrypted anew stays, and says what the new one is."""
+    rows = Backup.objects.filter(database=database_id)
+    found = list(rows.filter(trigger=Backup.Trigger.SAFETY).values_list("pk", "taken_at", "content_sha256"))
+    if not found:
+        return set()
+    contents = {(taken_at, content) for _pk, taken_at, content in found if content}
+    anew = rows.filter(trigger=Backup.Trigger.REKEY).values_list("pk", "taken_at", "content_sha256")
+    return {pk for pk, *_more in found} | {pk for pk, *content in anew if tuple(content) in contents}
+
+
+def pass_on(backup: Backup, heir: Backup) -> None:
+    """Let ``heir``, which has the same content, be what an undo of ``backup`` uses, and be held as that one is."""
+    Restore.objects.filter(safety_backup=backup).update(safety_backup=heir)
+    if is_held_by_hand(backup):
+        Backup.objects.filter(pk=heir.pk).update(is_held=True, held_by_name=backup.held_by_name)
 
 
 def needed_backups(*, now: datetime) -> set[str]:
@@ -300,7 +336,9 @@ def _require_there(backup: Backup, copy: Copy) -> None:
         )
 
 
-def _mark(judged: Judged, *, actor: Actor, now: datetime, is_last_allowed: bool = False) -> bool:
+def _mark(
+    judged: Judged, *, actor: Actor, now: datetime, is_last_allowed: bool = False, heir: Backup | None = None
+) -> bool:
     """Give a backup up; False when it may not go any more, because something has changed since the plan.
 
     Whatever was planned, the newest verified backup of a database and the newest verified copy at
@@ -311,15 +349,19 @@ def _mark(judged: Judged, *, actor: Actor, now: datetime, is_last_allowed: bool 
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         Database.objects.select_for_update().get(pk=backup.database_id)  # one at a time
         row = Backup.objects.select_for_update().get(pk=backup.pk)
-        if row.state != backup.state or is_held_by_hand(row) or row.pk in needed_backups(now=now):
+        if heir is not None:
+            pass_on(row, heir)  # as it is held now: somebody may have asked for that a moment ago
+        elif is_held_by_hand(row):
+            return False
+        if row.state != backup.state or row.pk in needed_backups(now=now):
             return False
         if row.state == Backup.State.RUNNING or is_referred_to(row):
             return False
         if not is_last_allowed and is_newest_of_its_sort(row, now=now):
             return False
-        backup.state, backup.is_held = Backup.State.PRUNING, False
+        backup.state, backup.is_held, backup.held_by_name = Backup.State.PRUNING, False, ""
         backup.pruning_at, backup.prune_reason = now, judged.decision.reason
-        backup.save(update_fields=["state", "is_held", "pruning_at", "prune_reason"])
+        backup.save(update_fields=["state", "is_held", "held_by_name", "pruning_at", "prune_reason"])
         audit.record(
             "prune",
             actor=actor,

@@ -38,7 +38,8 @@ def newest_verified(database: Database) -> Backup:
         NotFoundError: there is none.
     """
     verified = Backup.objects.select_related("database").filter(database=database, state=Backup.State.VERIFIED)
-    newest = verified.exclude(trigger=Backup.Trigger.IMPORT).order_by("-taken_at").first()
+    own = verified.exclude(trigger=Backup.Trigger.IMPORT).filter(origin_sha256="")
+    newest = own.order_by("-taken_at").first()
     if newest is None:
         raise NotFoundError("There is no verified backup to look at.", "Make one first.")
     return newest

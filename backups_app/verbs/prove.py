@@ -8,7 +8,7 @@ from typing import Any
 from django.utils import timezone
 
 from ..documents import challenge_document, key_document
-from ..services.keys.proof import answer_challenge, find_recipient, make_challenge, write_challenge
+from ..services.keys.proof import answer_challenge, find_recipient, make_challenge
 from ..services.keys.report import report_keys
 from ..services.people import actor_for
 from . import arguments
@@ -37,11 +37,9 @@ def run(options: dict[str, Any], output: Output) -> int:
         output.line(f"{recipient.key_id}… is proven until {key.proof_due_at:%Y-%m-%d}.")
         output.document({"keys": [key_document(key)]})
         return 0
-    challenge = make_challenge(recipient, actor=actor, now=now)
+    challenge = make_challenge(recipient, actor=actor, now=now, path=options["out"])
     shown = "challenge.age" if options["out"] is None else str(options["out"])
-    if options["out"] is not None:
-        write_challenge(challenge, options["out"])
-    else:
+    if options["out"] is None:
         output.line(challenge.armored.rstrip())
         output.note("Save the lines from BEGIN to END as challenge.age.")
     output.note(f"Open it where the identity is:  age -d -i KEYFILE {shown}")

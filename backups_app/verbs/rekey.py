@@ -9,7 +9,7 @@ from ..core.errors import EXIT_CODES, BackupError, CancelledError, InputError, c
 from ..core.terminal import cancel_on_signal, progress_bar
 from ..documents import backup_document
 from ..models import Backup
-from ..services.keys.rekey import backups_to_rekey, rekey_backup
+from ..services.keys.rekey import backups_to_rekey, rekey_backup, require_replaced
 from ..services.people import actor_for
 from .find import find_backup
 from .identity import add_identity, keyring_of
@@ -51,7 +51,7 @@ def run(options: dict[str, Any], output: Output) -> int:
                 codes.append(output.error(exc, about=backup.pk))
                 continue
             done.append(new)
-            codes.append(_report(backup, new, output))
+            codes.append(_report(backup, new, output, is_old_kept=options["keep_old"]))
     output.document({"backups": [backup_document(each) for each in done]})
     return combined_exit_code(codes)
 
@@ -62,9 +62,15 @@ def _chosen(options: dict[str, Any]) -> list[Backup]:
     return backups_to_rekey() if options["all"] else [find_backup(each) for each in dict.fromkeys(options["ids"])]
 
 
-def _report(old: Backup, new: Backup, output: Output) -> int:
-    if new.state == Backup.State.VERIFIED:
-        output.line(f"{old.pk} → {new.pk}: encrypted for {', '.join(f'{each[:16]}…' for each in new.key_ids)}, proven")
+def _report(old: Backup, new: Backup, output: Output, *, is_old_kept: bool) -> int:
+    if new.state != Backup.State.VERIFIED:
+        output.problem(f"{old.pk}: {new.reason}", new.hint)
+        return EXIT_CODES.get(new.failure_code, 1)
+    output.line(f"{old.pk} → {new.pk}: encrypted for {', '.join(f'{each[:16]}…' for each in new.key_ids)}, proven")
+    if is_old_kept:
         return 0
-    output.problem(f"{old.pk}: {new.reason}", new.hint)
-    return EXIT_CODES.get(new.failure_code, 1)
+    try:
+        require_replaced(old, new)
+    except BackupError as exc:
+        return output.error(exc, about=old.pk)
+    return 0

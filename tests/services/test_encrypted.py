@@ -418,6 +418,17 @@ def test_the_passphrase_of_the_settings_opens_a_protected_identity(
     assert verdict(locked).verdict == "key_missing"
 
 
+def test_blanks_around_a_passphrase_in_a_file_belong_to_it(
+    locked: Backup, key: Key, encrypting: Encrypting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    encrypting(key, identity=wrapped(key, tmp_path / "protected", passphrase=" correct horse "))
+    monkeypatch.setenv("BACKUPS_AGE_PASSPHRASE_FILE", str(tmp_path / "passphrase"))
+    (tmp_path / "passphrase").write_bytes(b" correct horse \r\n")
+    assert verdict(locked).verdict == "passed"
+    (tmp_path / "passphrase").write_bytes(b"correct horse\n")
+    assert verdict(locked).verdict == "key_missing"
+
+
 def test_a_person_is_asked_once(locked: Backup, key: Key, tmp_path: Path):
     protected = wrapped(key, tmp_path / "protected", passphrase="correct horse")
     asked: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import subprocess
@@ -442,6 +443,30 @@ def test_folders_are_encrypted_anew_with_their_database(
     assert verified(new, "full", ring).verdict == "passed"
     extract_backup(new, tmp_path / "new.db", media_target=tmp_path / "new", actor=ACTOR, keyring=ring)
     assert names_in(tmp_path / "new" / media.name) == {"a.jpg", "empty", "2026"}
+
+
+def test_folders_whose_first_copy_no_key_opens_for_damage_are_encrypted_anew_from_the_second(
+    far: Path,
+    with_media: Database,
+    make_backup: MakeBackup,
+    encrypting: Encrypting,
+    key: Key,
+    other: Key,
+    home: Path,
+):
+    encrypting(key)
+    old = make_backup(with_media)
+    (stored,) = (home / "archives").rglob("*.media.tar.zst.age")
+    content = stored.read_bytes()
+    at = content.index(b"\n", content.index(b"-> X25519 ")) + 1
+    end = content.index(b"\n", at)
+    wrapped = base64.b64encode(bytes(32)).rstrip(b"=")  # as good a text as before, for nobody's key
+    assert len(wrapped) == end - at
+    stored.write_bytes(content[:at] + wrapped + content[end:])
+    encrypting(other)
+    new = rekey_backup(old, actor=ACTOR, keyring=Keyring([key.path]))
+    assert (new.state, new.reason, new.key_ids) == ("verified", "", [other.recipient])
+    assert new.media["tar_sha256"] == old.media["tar_sha256"]  # type: ignore[index]
 
 
 # Restore

@@ -43,6 +43,17 @@ def test_the_document_holds_the_challenge(run: Run, set_key: Key):
     assert found["armored"].startswith("-----BEGIN AGE")
 
 
+def test_a_challenge_that_cannot_be_written_leaves_the_one_before_open(run: Run, set_key: Key, tmp_path: Path):
+    assert run("prove", "--out", tmp_path / "challenge.age").code == 0
+    before = (tmp_path / "challenge.age").read_bytes()
+    assert run("prove", "--out", tmp_path / "challenge.age").code == 7
+    assert run("prove", "--out", tmp_path / "missing" / "challenge.age").code == 6
+    assert (tmp_path / "challenge.age").read_bytes() == before
+    assert not (tmp_path / "missing").exists()
+    word = age_decrypt(set_key, tmp_path / "challenge.age", tmp_path / "word").read_text().strip()
+    assert run("prove", "--answer", word).code == 0
+
+
 def test_exit_codes(run: Run, set_key: Key, tmp_path: Path):
     assert run("prove", "--answer", "x").code == 7, "no challenge"
     run("prove")

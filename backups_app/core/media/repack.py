@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..age import Recipient
 from ..archive import Keys, OpenStored, decompress, read_chunks, write_pieces
-from ..errors import VerificationError
+from ..errors import KeyMissingError, VerificationError
 from ..manifest import Media
 from ..progress import Watch
-from ..verify import NO_KEYS, keys_for
+from ..verify import NO_KEYS, hash_stored, keys_for
 from .index import Counts
 from .pack import PackedMedia
 
@@ -30,9 +30,9 @@ def repack_media(
     """Write the tar of a stored media archive into the new private file ``destination``, for ``recipients``.
 
     Raises:
-        VerificationError: the tar is not the one that the manifest names. KeyMissingError: no key
-            opens it. UnreachableError, DiskFullError, CancelledError, DeadlineError, BackupError.
-            ``destination`` does not exist then.
+        VerificationError: the stored bytes or the tar are not those that the manifest names.
+            KeyMissingError: no key opens it. UnreachableError, DiskFullError, CancelledError, DeadlineError,
+            BackupError. ``destination`` does not exist then.
     """
 
     def contents() -> Iterator[bytes]:
@@ -41,9 +41,18 @@ def repack_media(
             pieces = read_chunks(stored, phase="media", total_bytes=media.archive_bytes, watch=watch)
             yield from decompress(pieces if opening is None else opening.opened(pieces), limit_bytes=media.tar_bytes)
 
-    stream = write_pieces(
-        contents(), destination, size_bytes=media.tar_bytes, level=level, workers=workers, recipients=recipients
-    )
+    try:
+        stream = write_pieces(
+            contents(), destination, size_bytes=media.tar_bytes, level=level, workers=workers, recipients=recipients
+        )
+    except KeyMissingError as exc:
+        # Damage to its first bytes looks the same.
+        stored = hash_stored(open_stored, total_bytes=media.archive_bytes, watch=watch)
+        if stored == (media.archive_bytes, media.archive_sha256):
+            raise
+        raise VerificationError(
+            "The stored media archive is not the one that was written.", "Verify the backup; nothing was changed."
+        ) from exc
     if (stream.packed_bytes, stream.packed_sha256) != (media.tar_bytes, media.tar_sha256):
         destination.unlink(missing_ok=True)
         raise VerificationError(

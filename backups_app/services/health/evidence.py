@@ -78,11 +78,14 @@ def _annotated(*, now: datetime) -> Any:
     without reading all of them.
     """
     every = Backup.objects.filter(database=OuterRef("pk")).order_by("-created_at")
-    # An import is as old as its content, however it got its time: it says nothing about today.
-    own = every.exclude(trigger=Backup.Trigger.IMPORT)
+    # An import is as old as its content, however it got its time: it says nothing about today, nor
+    # does one that was encrypted anew.
+    own = every.exclude(trigger=Backup.Trigger.IMPORT).filter(origin_sha256="")
     verified = own.filter(state=Backup.State.VERIFIED).order_by("-taken_at")
-    # What somebody cancelled says nothing either: a failure before it is still the last word.
+    # What somebody cancelled says nothing either, nor does a backup that is encrypted anew, which leaves
+    # the live database alone: a failure before it is still the last word.
     ended = own.exclude(state__in=[Backup.State.RUNNING, Backup.State.CANCELLED])
+    ended = ended.exclude(trigger=Backup.Trigger.REKEY)
     earlier = {
         f"{measure}_{place}": Subquery(verified.values(measure)[place : place + 1])
         for place in _EARLIER

@@ -55,9 +55,12 @@ def write_kit(kit: str, path: Path) -> None:
 
 
 def _place(database: Database) -> str:
-    newest = Backup.objects.filter(database=database, state=Backup.State.VERIFIED).order_by("-taken_at").first()
-    shown = newest.archive_name if newest else "no verified backup yet"
-    return f"  {printable(database.name)}: {safe_name(database.name)}/YEAR/…; newest verified: {shown}"
+    verified = Backup.objects.filter(database=database, state=Backup.State.VERIFIED).order_by("-taken_at")
+    # Only a whole database comes out of the steps below.
+    newest, whole = verified.first(), verified.filter(builds_on="").first()
+    shown = whole.archive_name if whole else "no verified backup yet" if newest is None else "none that is whole"
+    more = f"\n    newer, but a delta: {newest.archive_name}" if newest and newest.builds_on else ""
+    return f"  {printable(database.name)}: {safe_name(database.name)}/YEAR/…; newest verified: {shown}{more}"
 
 
 _STEPS = """WHAT TO DO
@@ -66,7 +69,9 @@ You need the programs age and zstd, an archive (….sqlite3.zst.age) and the ide
 the keys above. An identity file holds a line that begins with AGE-SECRET-KEY-1; it may itself be
 protected by a passphrase, which age then asks for.
 
-1. Copy the newest archive, and the .manifest.json beside it, to a machine with enough room.
+1. Copy the newest archive that is no delta (….sqlite3.delta.zst.age), and the .manifest.json beside
+   it, to a machine with enough room. A delta holds only the pages that changed since an older
+   archive: open it with this software, as below, where all of them are.
 
 2. Open and unpack it, each step into a file of its own:
 

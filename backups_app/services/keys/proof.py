@@ -71,16 +71,20 @@ def find_recipient(given: str | None, *, now: datetime, is_answer: bool = False)
     return wanted[0]
 
 
-def make_challenge(recipient: Recipient, *, actor: Actor, now: datetime) -> Challenge:
-    """A new challenge for ``recipient``; an earlier one can no longer be answered.
+def make_challenge(recipient: Recipient, *, actor: Actor, now: datetime, path: Path | None = None) -> Challenge:
+    """A new challenge for ``recipient``, also in the new file ``path``; an earlier one can no longer be answered.
 
     Raises:
-        InputError: the recipient in the row is not one.
+        InputError: the recipient in the row is not one. RefusedError: the file exists. NotFoundError,
+            BackupError: from the disk. The earlier one is still good after any of these.
     """
     word = base64.b32encode(secrets.token_bytes(_WORD_BYTES)).decode("ascii").lower()
     shown = "-".join(word[at : at + 4] for at in range(0, len(word), 4))
     public = X25519Recipient.parse(recipient.public)
     armored = b"".join(armor.encode(encrypt([f"{shown}\n".encode("ascii")], recipients=[public])))
+    if path is not None:
+        refuse_existing(path)
+        write_synced(path, armored)
     expires_at = now + LIFETIME
     with transaction.atomic(using=conf.CATALOG_ALIAS):
         Recipient.objects.filter(pk=recipient.pk).update(
@@ -89,16 +93,6 @@ def make_challenge(recipient: Recipient, *, actor: Actor, now: datetime) -> Chal
         audit.record("challenge-key", actor=actor, subject=recipient.key_id, detail=recipient.public)
     recipient.refresh_from_db()
     return Challenge(recipient=recipient, armored=armored.decode("ascii"), expires_at=expires_at)
-
-
-def write_challenge(challenge: Challenge, path: Path) -> None:
-    """Write a challenge to the new file ``path``.
-
-    Raises:
-        RefusedError: the file exists. NotFoundError, BackupError: from the disk.
-    """
-    refuse_existing(path)
-    write_synced(path, challenge.armored.encode("ascii"))
 
 
 def answer_challenge(recipient: Recipient, answer: str, *, actor: Actor, now: datetime) -> Recipient:

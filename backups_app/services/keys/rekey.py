@@ -29,7 +29,8 @@ from ...core.verify import check_database
 from ...destinations import reach
 from ...encryption import Keyring
 from ...jobs.claim import Claim
-from ...models import AuditEvent, Backup, Copy, Job, Recipient, Restore
+from ...models import AuditEvent, Backup, Copy, Job, Recipient, Restore, Verification
+from ...models.backup import Verdict
 from .. import audit
 from ..audit import Actor
 from ..copies import from_first_good_copy, require_copies
@@ -37,13 +38,13 @@ from ..create import new_row, record_run
 from ..hosts import here, require_here
 from ..jobs.ending import Ending
 from ..jobs.inline import run_inline
-from ..links import referring_first
+from ..links import is_referred_to, referring_first
 from ..names import media_name
-from ..prune import give_up
+from ..prune import give_up, needed_backups, newest_at, pass_on
 from ..publish import Terms, store_created
 from ..restores.staging import stage_backup
 from ..storing import plan_places
-from ..verify import read_manifest
+from ..verify import read_manifest, verify_copy
 from ..wording import english
 from .safety import unproven_remark
 
@@ -62,7 +63,9 @@ def rekey_backup(
     """A new backup with the content of ``backup``, encrypted for the recipients set now; returns its row.
 
     It is ``verified`` when every proof held; only then the archive of ``backup`` is removed (unless
-    ``is_old_kept``), and its row says which backup has its content. Else everything is as it was.
+    ``is_old_kept``), and its row says which backup has its content. Else everything is as it was. When
+    an earlier run made such a backup already, that one is looked at again and serves.
+    :func:`require_replaced` tells whether the old archive had to stay.
 
     Raises:
         NotFoundError: it has no stored copy. RefusedError: no recipient is set, it is held in an
@@ -77,7 +80,8 @@ def rekey_backup(
 
     def work(claim: Claim) -> Backup:
         watch = claim.watch(on_progress=on_progress, is_cancelled=is_cancelled)
-        done = _rekey(backup, actor=actor, keyring=keyring, job=claim.job, watch=watch)
+        done = _made_before(backup, actor=actor, job=claim.job, watch=watch)
+        done = done or _rekey(backup, actor=actor, keyring=keyring, job=claim.job, watch=watch)
         if done.state == Backup.State.VERIFIED:
             _replace(backup, done, actor=actor, is_old_kept=is_old_kept)
         return done
@@ -105,9 +109,33 @@ def _require_usable(backup: Backup) -> None:
         raise RefusedError(f"A request to restore backup {backup.pk} is open.", "Decide it first, then run this again.")
 
 
+def _made_before(backup: Backup, *, actor: Actor, job: Job, watch: Watch) -> Backup | None:
+    """What an earlier run made of ``backup`` for the recipients set now, when its archive is still what it was.
+
+    That run was ended before the old archive went, or the old one had to stay.
+    """
+    try:
+        wanted = {str(each) for each in encryption.recipients()}
+    except BackupError:
+        return None  # it is told when the new archive is to be made
+    if not wanted:
+        return None
+    others = Backup.objects.filter(database=backup.database_id, trigger=Backup.Trigger.REKEY).exclude(pk=backup.pk)
+    same = others.filter(content_sha256=backup.content_sha256, taken_at=backup.taken_at)
+    for each in same.filter(state=Backup.State.VERIFIED).select_related("database"):
+        if set(each.key_ids) != wanted or each.has_media != backup.has_media:
+            continue
+        for copy in each.copies.filter(state=Copy.State.VERIFIED):
+            found = verify_copy(each, copy, level=Verification.Level.QUICK, actor=actor, job=job, watch=watch)
+            if found.verdict == Verdict.PASSED:
+                return each
+    return None
+
+
 def _rekey(backup: Backup, *, actor: Actor, keyring: Keyring, job: Job, watch: Watch) -> Backup:
     row = new_row(backup.database, actor=actor, trigger=Backup.Trigger.REKEY, note=backup.note)
-    row.is_held, row.job = backup.is_held, job
+    row.origin_sha256 = backup.origin_sha256
+    row.job = job  # it is held, if the old one is, once it is proven
 
     def work(folder: Path, recipients: list[Recipient]) -> None:
         if not recipients:
@@ -211,29 +239,56 @@ def _replace(old: Backup, new: Backup, *, actor: Actor, is_old_kept: bool) -> No
     The old one goes as any backup that is pruned; when a file of it cannot be removed now, healing
     tries again.
     """
-    old.refresh_from_db()
-    new.held_by_name = old.held_by_name
-    with transaction.atomic(using=conf.CATALOG_ALIAS):
-        Restore.objects.filter(safety_backup=old).update(safety_backup=new)  # an undo finds it
-        Backup.objects.filter(pk=new.pk).update(held_by_name=new.held_by_name)
-        if not is_old_kept:
-            Backup.objects.filter(pk=old.pk).update(is_held=False, held_by_name="")
-        audit.record(
-            "rekey",
-            actor=actor,
-            outcome=AuditEvent.Outcome.DONE,
-            database_name=old.database.name,
-            subject=old.pk,
-            detail=f"as {new.pk} for {', '.join(new.key_ids)}; old archive {'kept' if is_old_kept else 'given up'}",
-        )
     if is_old_kept:
+        with transaction.atomic(using=conf.CATALOG_ALIAS):
+            pass_on(Backup.objects.select_for_update().get(pk=old.pk), new)
+        old.refresh_from_db()
+        became = "kept"
+    else:
+        became = "given up" if _give_up(old, new, actor=actor) else "stays"
+    new.refresh_from_db()
+    audit.record(
+        "rekey",
+        actor=actor,
+        outcome=AuditEvent.Outcome.DONE,
+        database_name=old.database.name,
+        subject=old.pk,
+        detail=f"as {new.pk} for {', '.join(new.key_ids)}; old archive {became}",
+    )
+
+
+def require_replaced(old: Backup, new: Backup) -> None:
+    """Return when the archive of ``old`` is given up, now that ``new`` has its content.
+
+    Raises:
+        RefusedError: it stays, with the reason.
+    """
+    old.refresh_from_db()
+    if old.is_gone:
         return
+    now = timezone.now()
+    if old.pk in needed_backups(now=now):
+        why = "a restore needs it"
+    elif is_referred_to(old):
+        why = "another backup shares it, or builds on it"
+    elif places := newest_at(old, now=now):
+        why = f"nothing newer is verified at {', '.join(places)}"
+    else:
+        why = "something has changed meanwhile"
+    raise RefusedError(
+        f"Its content is in backup {new.pk} too, but the old archive stays for its old keys: {why}.",
+        "Run this again when that has changed; the new backup is not made twice.",
+    )
+
+
+def _give_up(old: Backup, new: Backup, *, actor: Actor) -> bool:
     old.refresh_from_db()
     reason = f"Its content is kept as backup {new.pk}, encrypted for other keys."
     try:
-        give_up(old, reason=reason, actor=actor, now=timezone.now())
+        return give_up(old, reason=reason, actor=actor, now=timezone.now(), heir=new)
     except BackupError as exc:
         logger.error("A file of backup %s could not be removed: %s", old.pk, exc)  # noqa: TRY400 - no traceback
+        return True
 
 
 def backups_to_rekey() -> list[Backup]:

@@ -16,10 +16,12 @@ from backups_app.services.databases import add_database
 from backups_app.services.health import Health, check_health, freshness_limit
 from backups_app.services.health.measures import measure
 from backups_app.services.jobs import ask_create, cancel_job
+from backups_app.services.keys.rekey import rekey_backup
 from backups_app.services.notifications import notify
 from backups_app.services.schedules import fire_due, save_schedule
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
+from tests.keys import Key
 from tests.support import build_shop
 
 pytestmark = pytest.mark.usefixtures("home", "db_catalog")
@@ -113,6 +115,27 @@ def test_a_failure_is_told_until_a_backup_succeeds_whatever_was_cancelled_since(
     assert measured.values == [(("shop",), 1.0)]
     make_backup(shop)
     assert check_health().is_ok
+
+
+def test_a_backup_encrypted_anew_neither_hides_nor_makes_a_failed_run(
+    shop: Database,
+    shop_file: Path,
+    make_backup: Callable[..., Backup],
+    encrypting: Callable[..., None],
+    key: Key,
+):
+    plain = make_backup(shop)
+    assert rekey_backup(plain, actor=ACTOR).state == "failed", "no recipient is set"
+    assert check_health().is_ok
+    encrypting(key)
+    shop_file.rename(shop_file.with_name("aside"))
+    failed = make_backup(shop)
+    shop_file.with_name("aside").rename(shop_file)
+    anew = rekey_backup(plain, actor=ACTOR)
+    assert anew.state == "verified"
+    (found,) = check_health().databases
+    assert (found.last_attempt, found.last_verified) == (failed, anew)
+    assert "last_run_failed" in [each.code for each in found.problems]
 
 
 def test_a_missing_file_needs_attention(shop: Database, shop_file: Path, make_backup: Callable[..., Backup]):

@@ -63,6 +63,21 @@ def test_a_key_is_not_made_where_it_would_be_handed_out_or_lost(tmp_path: Path, 
     assert {place: names_in(place) for place in places} == before
 
 
+def test_a_key_is_not_made_beside_the_archives_at_another_destination(tmp_path: Path, settings: Settings):
+    folder = tmp_path / "far" / "shop"
+    folder.mkdir(parents=True)
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "far": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(folder.parent)}},
+    }
+    settings.BACKUPS = {**settings.BACKUPS, "DESTINATIONS": ["local", "far"]}
+    for place in (folder.parent, folder):
+        with pytest.raises(RefusedError, match="destination far"):
+            generate_key(place / "key.txt", actor=ACTOR, now=NOW)
+    assert names_in(folder.parent) == {"shop"}
+    assert names_in(folder) == set()
+
+
 def test_what_cannot_be_a_new_file_is_refused(tmp_path: Path):
     with pytest.raises(NotFoundError):
         generate_key(tmp_path / "missing" / "key.txt", actor=ACTOR, now=NOW)

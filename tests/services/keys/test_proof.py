@@ -19,7 +19,6 @@ from backups_app.services.keys.proof import (
     answer_challenge,
     find_recipient,
     make_challenge,
-    write_challenge,
 )
 from backups_app.services.keys.registry import is_proven, proof_state, sync_recipients
 from tests.conftest import ACTOR
@@ -42,7 +41,7 @@ def word_in(challenge: Challenge, key: Key, tmp_path: Path) -> str:
     """What the stock program prints."""
     path = tmp_path / "challenge.age"
     path.unlink(missing_ok=True)
-    write_challenge(challenge, path)
+    path.write_text(challenge.armored)
     opened = subprocess.run([needs_tool("age"), "-d", "-i", key.path, path], capture_output=True, check=True, text=True)
     return opened.stdout
 
@@ -67,7 +66,7 @@ def test_the_word_is_kept_nowhere(recipient: Recipient, key: Key, tmp_path: Path
 
 
 def test_another_key_does_not_open_it(recipient: Recipient, other: Key, tmp_path: Path):
-    write_challenge(make_challenge(recipient, actor=ACTOR, now=NOW), tmp_path / "challenge.age")
+    make_challenge(recipient, actor=ACTOR, now=NOW, path=tmp_path / "challenge.age")
     command = [needs_tool("age"), "-d", "-i", other.path, tmp_path / "challenge.age"]
     assert subprocess.run(command, capture_output=True, check=False).returncode != 0
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import BackupError, KeyMissingError, NotFoundError, RefusedError
 from backups_app.destinations import LocalDestination
 from backups_app.encryption import Keyring
 from backups_app.models import AuditEvent, Backup, Database, Restore
+from backups_app.services.delete import refuse_deletion
 from backups_app.services.heal import heal_interrupted
-from backups_app.services.keys.rekey import backups_to_rekey, rekey_backup
+from backups_app.services.health import check_health
+from backups_app.services.hold import hold_backup, release_backup
+from backups_app.services.keys import rekey
+from backups_app.services.keys.rekey import backups_to_rekey, rekey_backup, require_replaced
+from backups_app.services.prune import is_held_by_hand, simulate_prune
 from backups_app.services.restores import request_restore
+from backups_app.services.scrub import newest_verified
 from backups_app.services.verify import verify_backup
 from tests.conftest import ACTOR
 from tests.keys import Key, stock_restore
@@ -169,3 +178,121 @@ def test_an_undo_finds_the_safety_backup_again(old: Backup, key: Key):
     assert (new.is_held, new.held_by_name) == (True, "ben")
     old.refresh_from_db()
     assert old.state == "pruned"
+
+
+def test_a_hold_that_came_after_the_listing_is_not_lost(old: Backup, key: Key):
+    (listed,) = backups_to_rekey()
+    hold_backup(old, actor=ACTOR)
+    new = rekey_backup(listed, actor=ACTOR, keyring=ring(key))
+    found = Backup.objects.get(pk=new.pk)
+    assert (found.is_held, found.held_by_name) == (True, "anna")
+    old.refresh_from_db()
+    assert (old.state, old.is_held, old.held_by_name) == ("pruned", False, "")
+
+
+def test_a_hold_that_ended_after_the_listing_is_not_taken_up_again(old: Backup, key: Key):
+    hold_backup(old, actor=ACTOR)
+    (listed,) = backups_to_rekey()
+    release_backup(old, actor=ACTOR)
+    new = rekey_backup(listed, actor=ACTOR, keyring=ring(key))
+    found = Backup.objects.get(pk=new.pk)
+    assert (found.is_held, found.held_by_name) == (False, "")
+
+
+@pytest.fixture
+def far(home: Path, settings: Settings) -> Path:
+    """A second destination."""
+    folder = home.parent / "far"
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "far": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(folder)}},
+    }
+    settings.BACKUPS = {**settings.BACKUPS, "DESTINATIONS": ["local", "far"]}
+    return folder
+
+
+def test_an_old_archive_that_has_to_stay_keeps_its_hold_and_no_run_makes_another_one(far: Path, old: Backup, key: Key):
+    hold_backup(old, actor=ACTOR)
+    far.rename(far.with_name("away"))
+    far.write_text("no folder")
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    with pytest.raises(RefusedError, match="nothing newer is verified at far"):
+        require_replaced(old, new)
+    assert (old.state, old.is_held, old.held_by_name) == ("verified", True, "anna")
+    new.refresh_from_db()
+    assert (new.state, new.is_held, new.held_by_name) == ("verified", True, "anna")
+    (event,) = AuditEvent.objects.filter(action="rekey")
+    assert event.detail.endswith("old archive stays")
+    assert rekey_backup(old, actor=ACTOR, keyring=ring(key)).pk == new.pk
+    assert Backup.objects.count() == 2
+
+
+def test_a_run_that_was_killed_before_the_old_archive_went_is_finished_by_the_next_one(
+    old: Backup, key: Key, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hold_backup(old, actor=ACTOR)
+
+    def killed(*_found: object, **_more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rekey, "_replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    (made,) = Backup.objects.exclude(pk=old.pk)
+    assert (made.state, made.is_held) == ("verified", False)
+    assert [rekey_backup(each, actor=ACTOR, keyring=ring(key)).pk for each in backups_to_rekey()] == [made.pk]
+    made.refresh_from_db()
+    old.refresh_from_db()
+    assert (made.is_held, made.held_by_name, old.state) == (True, "anna", "pruned")
+    assert not [name for name in bytes_in(home / "archives") if old.pk in name]
+
+
+def test_what_an_earlier_run_made_does_not_serve_when_it_has_rotted(
+    old: Backup, key: Key, archive_of: Callable[[Backup], Path]
+):
+    first = rekey_backup(old, actor=ACTOR, keyring=ring(key), is_old_kept=True)
+    content = bytearray(archive_of(first).read_bytes())
+    content[-1] ^= 1
+    archive_of(first).write_bytes(content)
+    second = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    assert second.pk != first.pk
+    assert (second.state, second.verdict) == ("verified", "passed")
+
+
+def test_a_safety_backup_stays_one_within_its_window_and_no_longer(
+    shop: Database, old: Backup, make_backup: MakeBackup, encrypting: Encrypting, key: Key, other: Key
+):
+    Backup.objects.filter(pk=old.pk).update(trigger="safety", is_held=True)
+    old.refresh_from_db()
+    newer, newest = make_backup(shop), make_backup(shop)
+    Database.objects.update(keep_last=1)
+    shop.refresh_from_db()
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    encrypting(key)
+    new = rekey_backup(new, actor=ACTOR, keyring=ring(other))
+    new.refresh_from_db()
+    assert not is_held_by_hand(new)
+    with pytest.raises(RefusedError, match="safety backup"):
+        refuse_deletion(new, now=timezone.now())
+
+    def kept(*, now: datetime) -> set[str]:
+        return {each.backup.pk for each in simulate_prune(shop, now=now) if each.decision.is_kept}
+
+    assert kept(now=timezone.now()) == {newest.pk, new.pk}
+    later = timezone.now() + timedelta(days=31)
+    assert kept(now=later) == {newest.pk}
+    refuse_deletion(new, now=later)
+    assert newer.pk not in kept(now=later)
+
+
+def test_an_import_stays_one(shop: Database, old: Backup, key: Key):
+    Backup.objects.filter(pk=old.pk).update(trigger="import", is_held=True, origin_sha256="1" * 64)
+    old.refresh_from_db()
+    new = rekey_backup(old, actor=ACTOR, keyring=ring(key))
+    new.refresh_from_db()
+    assert (new.trigger, new.origin_sha256, is_held_by_hand(new)) == ("rekey", "1" * 64, True)
+    (health,) = check_health().databases
+    assert health.last_verified is None, "it says nothing of today"
+    with pytest.raises(NotFoundError):
+        newest_verified(shop)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -143,6 +145,22 @@ def test_health_tells_of_keys(shop: Database, make_backup: MakeBackup, encryptin
 def test_recipients_that_cannot_be_used_are_a_problem_of_their_own(shop: Database, encrypting: Encrypting):
     encrypting(AGE_RECIPIENTS="age1x")
     assert codes() == {"recipients_unusable"}
+
+
+def test_the_recovery_kit_names_an_archive_that_its_steps_make_a_database_of(
+    shop: Database, shop_file: Path, make_backup: MakeBackup, encrypting: Encrypting, key: Key
+):
+    encrypting(key, DELTA_CHAIN=5)
+    with closing(sqlite3.connect(shop_file)) as connection, connection:
+        connection.execute("CREATE TABLE filler AS SELECT randomblob(400000) AS bytes")
+    whole = make_backup(shop)
+    with closing(sqlite3.connect(shop_file)) as connection, connection:
+        connection.execute("DELETE FROM sale")
+    delta = make_backup(shop)
+    assert (whole.builds_on, delta.builds_on) == ("", whole.pk)
+    kit = recovery_kit(now=timezone.now())
+    assert f"newest verified: {whole.archive_name}" in kit
+    assert f"newer, but a delta: {delta.archive_name}" in kit
 
 
 def test_the_recovery_kit_says_all_and_holds_no_secret(
