@@ -11,6 +11,7 @@ import pytest
 from django.db import connections
 from django.utils import timezone
 
+from backups_app import conf
 from backups_app.core.errors import NotFoundError, RefusedError
 from backups_app.models import AuditEvent, Backup, Copy, Database, Finding, HealthProblem, Host, Job, Restore, Schedule
 from backups_app.services import hosts
@@ -282,6 +283,7 @@ def test_a_running_backup_of_another_host_is_never_called_dead(far: Database, as
     assert Copy.objects.get().state == "verified"
 
     as_host("beta")  # whose locks are free: there they are dead
+    conf.archives_folder().mkdir(parents=True)
     reap_jobs()
     job.refresh_from_db()
     assert job.state == "queued"
