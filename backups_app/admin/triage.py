@@ -58,16 +58,14 @@ class StartForm(forms.Form):
     )
 
     def clean_paths(self) -> list[str]:
-        """Paths that are open to triage."""
+        """Paths that are open to triage, with links resolved."""
         given = list(dict.fromkeys(filter(None, map(str.strip, self.cleaned_data["paths"].splitlines()))))
         if not 1 <= len(given) <= _MAX_PATHS:
             raise forms.ValidationError(_("Give 1 to %(most)d paths.") % {"most": _MAX_PATHS})
-        for each in given:
-            try:
-                allowed_path(each)
-            except BackupError as exc:
-                raise forms.ValidationError(display.refusal(exc)) from exc
-        return given
+        try:
+            return [str(allowed_path(each)) for each in given]
+        except BackupError as exc:
+            raise forms.ValidationError(display.refusal(exc)) from exc
 
 
 class ImportForm(forms.Form):
@@ -240,8 +238,7 @@ class TriageRunAdmin(UploadPages):
 
         def is_same(job: Job) -> bool:
             run = TriageRun.objects.filter(job=job).first()
-            wanted = [str(allowed_path(each)) for each in form.cleaned_data["paths"]]
-            return job.options["do"] == JUDGE and run is not None and set(run.paths) == set(wanted)
+            return job.options["do"] == JUDGE and run is not None and set(run.paths) == set(form.cleaned_data["paths"])
 
         return _asked(request, ask, is_same=is_same, otherwise=reverse("admin:backups_app_triagerun_changelist"))
 

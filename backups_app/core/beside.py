@@ -16,6 +16,11 @@ from .links import Link
 from .manifest import Manifest
 
 
+def stem_beside(archive: Path) -> str:
+    """What the names of all files of a backup begin with, from that of its archive or of its manifest."""
+    return archives.stem_of(archive.name.removesuffix(manifests.SUFFIX))
+
+
 def manifest_beside(archive: Path) -> Manifest | None:
     """The manifest stored beside an archive file, or that is one itself; ``None`` when there is none.
 
@@ -24,8 +29,7 @@ def manifest_beside(archive: Path) -> Manifest | None:
     """
     if not archive.name:
         raise InputError(f"{archive} is not a file.", "Give the path of an archive.")
-    stem = archives.stem_of(archive.name.removesuffix(manifests.SUFFIX))
-    path = archive.with_name(stem + manifests.SUFFIX)
+    path = archive.with_name(stem_beside(archive) + manifests.SUFFIX)
     try:
         with _opened(path, "manifest") as stream:
             return Manifest.from_bytes(read_at_most(stream, manifests.MAX_BYTES + 1))

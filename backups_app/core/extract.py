@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import archive as archives
-from . import manifest as manifests
 from . import signature as signatures
 from .age import MAGICS, SUFFIX
 from .archive import Keys, OpenStored, OverLimitError, unpack_archive
-from .beside import archive_beside, links_beside, manifest_beside, open_archive_file
+from .beside import archive_beside, links_beside, manifest_beside, open_archive_file, stem_beside
 from .census import Census, take_census
 from .errors import DiskFullError, InputError, NotFoundError, VerificationError, translated
 from .files import publish_new_file, refuse_existing
@@ -177,8 +176,7 @@ def _check_signature(archive: Path, manifest: Manifest) -> list[Check]:
 
     That the key is the right one cannot be known here: its id is to be compared with what was noted.
     """
-    stem = archives.stem_of(archive.name.removesuffix(manifests.SUFFIX))
-    path = archive.with_name(stem + signatures.SUFFIX)
+    path = archive.with_name(stem_beside(archive) + signatures.SUFFIX)
     if not manifest.is_signed or not path.exists():
         return []
     with open_archive_file(path) as stream:
@@ -210,8 +208,7 @@ def media_file_beside(archive: Path, manifest: Manifest | None) -> Path:
     """Where the folders' archive lies that belongs to an archive file, or to the manifest at that path."""
     if manifest is None:
         return archive.with_name(archives.media_beside(archive.name))
-    stem = archives.stem_of(archive.name.removesuffix(manifests.SUFFIX))
-    return archive.with_name(archives.media_at(stem, is_encrypted=manifest.encryption is not None))
+    return archive.with_name(archives.media_at(stem_beside(archive), is_encrypted=manifest.encryption is not None))
 
 
 def _encryption_of(path: Path) -> str | None:

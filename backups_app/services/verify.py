@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
@@ -89,13 +89,21 @@ def verify_backup(
 
 
 def verify_claimed_backup(
-    backup: Backup, *, level: str, actor: Actor, job: Job | None, watch: Watch, keyring: Keyring | None = None
+    backup: Backup,
+    *,
+    level: str,
+    actor: Actor,
+    job: Job | None,
+    watch: Watch,
+    keyring: Keyring | None = None,
+    judged: Collection[str] = (),
 ) -> list[Verification]:
-    """:func:`verify_backup` for the owner of ``job``."""
+    """:func:`verify_backup` for the owner of ``job``, but for the copies at the destinations in ``judged``."""
     keyring = keyring or Keyring.configured()
     return [
         verify_copy(backup, copy, level=level, actor=actor, job=job, watch=watch, keyring=keyring)
         for copy in require_copies(backup)
+        if copy.destination not in judged
     ]
 
 

@@ -121,6 +121,11 @@ class Person:
         said, self.complaints[:] = list(self.complaints), []
         return [*self.page.evaluate("window.violations"), *said]
 
+    def scrolls_sideways(self) -> list[str]:
+        """How wide the page that is open is, when it is wider than a phone."""
+        width = self.page.evaluate("document.scrollingElement.scrollWidth")
+        return [f"{width} px wide"] if width > PHONE["width"] + 1 else []
+
     def shoot(self, name: str, *, is_whole: bool = True) -> Path:
         """Keep a picture of the whole page, or of what fits the window."""
         SHOTS.mkdir(exist_ok=True)

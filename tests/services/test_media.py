@@ -534,18 +534,6 @@ def test_a_restore_in_place_does_not_touch_the_folders_and_says_how_they_come_ba
 # Keeping
 
 
-@pytest.fixture
-def far(home: Path, settings: Settings) -> Path:
-    """A second destination."""
-    folder = home.parent / "far"
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "far": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(folder)}},
-    }
-    settings.BACKUPS = {**settings.BACKUPS, "DESTINATIONS": ["local", "far"]}
-    return folder
-
-
 def test_every_destination_gets_the_folders(far: Path, with_media: Database, make_backup: MakeBackup, home: Path):
     made = make_backup(with_media)
     assert made.state == "verified"

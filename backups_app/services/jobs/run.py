@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 
 from django.db import Error, IntegrityError, transaction
@@ -13,7 +14,6 @@ from ...jobs.claim import Claim, claim_queued, job_lock
 from ...jobs.queue import wake
 from ...models import Backup, Database, Job, Verification
 from ..audit import Actor
-from ..copies import require_copies
 from ..create import create_claimed_backup
 from ..hosts import is_here
 from ..prune import prune_claimed_database
@@ -21,7 +21,7 @@ from ..recopy import recopy_claimed_database
 from ..restores.run import run_claimed_restore
 from ..scrub import newest_verified, scrub_claimed_database
 from ..triage.runs import run_claimed_triage
-from ..verify import verify_claimed_backup, verify_copy
+from ..verify import verify_claimed_backup
 from .ending import Ending, finish
 from .inline import recorded
 from .reap import bury_dead_of
@@ -111,11 +111,14 @@ def _verify(claim: Claim) -> Ending:
     found = list(job.verifications.order_by("pk"))  # by an attempt that was interrupted
     if "due" in job.options or "backups" not in job.options:
         found += scrub_claimed_database(_database_of(job), actor=actor_of(job), job=job, watch=watch)
-    judged = {(each.backup_id, each.destination) for each in found if each.level == level}
+    judged: dict[str, set[str]] = defaultdict(set)
+    for each in found:
+        if each.level == level:
+            judged[each.backup_id].add(each.destination)
     for backup in _backups_of(job):
-        for copy in require_copies(backup):
-            if (backup.pk, copy.destination) not in judged:
-                found.append(verify_copy(backup, copy, level=level, actor=actor_of(job), job=job, watch=watch))
+        found += verify_claimed_backup(
+            backup, level=level, actor=actor_of(job), job=job, watch=watch, judged=judged[backup.pk]
+        )
     return Ending.of_verifications(found)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from django.utils import timezone
-from pytest_django.fixtures import Settings
 
 from backups_app.core.errors import BackupError, KeyMissingError, NotFoundError, RefusedError
 from backups_app.destinations import LocalDestination
@@ -197,18 +196,6 @@ def test_a_hold_that_ended_after_the_listing_is_not_taken_up_again(old: Backup, 
     new = rekey_backup(listed, actor=ACTOR, keyring=ring(key))
     found = Backup.objects.get(pk=new.pk)
     assert (found.is_held, found.held_by_name) == (False, "")
-
-
-@pytest.fixture
-def far(home: Path, settings: Settings) -> Path:
-    """A second destination."""
-    folder = home.parent / "far"
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "far": {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": str(folder)}},
-    }
-    settings.BACKUPS = {**settings.BACKUPS, "DESTINATIONS": ["local", "far"]}
-    return folder
 
 
 def test_an_old_archive_that_has_to_stay_keeps_its_hold_and_no_run_makes_another_one(far: Path, old: Backup, key: Key):
